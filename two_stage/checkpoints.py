@@ -1,0 +1,87 @@
+"""One run a folder: a run is begun, gone on with, or found finished; none is written over."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from two_stage.recipe import Refusal, read_recipe, write_recipe
+
+RESULTS, RECIPE = "all_results.json", "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The state in which a script finds its output folder."""
+
+    folder: Path
+    checkpoint: str | None = None  # the last checkpoint of a run that was cut off
+    scores: dict[str, float] | None = None  # of a run that is finished
+
+
+def open_run(output_dir: str, recipe: dict[str, Any]) -> Run:
+    """Look at the output folder before anything is read, loaded or written.
+
+    Args:
+        output_dir: the run's folder; it need not exist.
+        recipe: the resolved recipe of this call.
+
+    Returns:
+        A finished run with its scores, a run to go on with from its last checkpoint, or a new one.
+
+    Raises:
+        Refusal: the folder is a file, holds something else, or holds a run with other settings.
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise Refusal(f"{folder}: is a file; give --output_dir a folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        return Run(folder)
+    if not (folder / RECIPE).is_file():
+        raise Refusal(f"{folder}: is not empty and holds no run; give another --output_dir")
+    changed = changed_settings(read_recipe(str(folder / RECIPE)), recipe)
+    results = folder / RESULTS
+    checkpoint = get_last_checkpoint(str(folder))
+    if changed and (results.exists() or checkpoint):
+        raise Refusal(f"{folder}: holds a run with other settings ({changed}); give another --output_dir")
+    if results.exists():
+        return Run(folder, scores=json.loads(results.read_text(encoding="utf-8")))
+    return Run(folder, checkpoint=checkpoint)
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two resolved recipes, as "learning_rate 2e-05 → 5e-05"; the output folder does not count."""
+
+    def spoken(recipe: dict[str, Any], key: str) -> str:
+        value = recipe.get(key, "default")
+        return " ".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+
+    def same(old: str, new: str) -> bool:
+        try:
+            return float(old) == float(new)
+        except ValueError:
+            return old == new
+
+    keys = sorted((before.keys() | now.keys()) - {"output_dir"})
+    pairs = [(key, spoken(before, key), spoken(now, key)) for key in keys]
+    return ", ".join(f"{key} {old} → {new}" for key, old, new in pairs if not same(old, new))
+
+
+def write_results(folder: Path, scores: dict[str, float]) -> None:
+    """Write all_results.json, the last file of a run: where it stands, the run is finished."""
+    text = json.dumps(scores, indent=2, sort_keys=True, allow_nan=True)
+    (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+
+
+def begin_run(run: Run, recipe: dict[str, Any], script: str) -> None:
+    """Make the run's folder and write its recipe, by which the same command finds its own run again."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(recipe, script, run.folder)
+
+
+def left_as_it_is(run: Run) -> dict[str, float]:
+    """Say that the run is finished and that nothing was done; returns its scores."""
+    print(f"{run.folder} holds this very run, finished: left as it is")
+    return run.scores or {}

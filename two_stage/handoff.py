@@ -1,0 +1,226 @@
+"""The hand-off: what a run must receive from its checkpoint, checked tensor by tensor, and the lineage that says so.
+
+A checkpoint is a folder (or a Hub id) with a BERT's config, its tokenizer and safetensors weights. A folder without
+weights starts from scratch, and the script says so.
+"""
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from transformers import AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file, logging
+
+from two_stage.recipe import Refusal
+from two_stage.tables import file_sha256
+
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+LINEAGE, WEIGHTS = "lineage.json", "model.safetensors"
+PACKAGES = ("transformers", "torch", "datasets", "accelerate", "evaluate", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found fit to start from; its weights are not loaded yet."""
+
+    name: str
+    config: BertConfig
+    tokenizer: PreTrainedTokenizerBase
+    weights: Path | None  # None: start from scratch
+    lineage: dict[str, Any] | None  # of the run that made it, if one of this project did
+
+    def check_length(self, max_length: int) -> None:
+        """Refuse rows longer than the model's positions, or too short to hold a token between the special ones."""
+        limit = self.config.max_position_embeddings
+        if not 8 <= max_length <= limit:
+            raise Refusal(f"--max_length {max_length}: {self.name} takes 8 to {limit} tokens")
+
+
+def open_checkpoint(name: str | None) -> Checkpoint:
+    """Check a checkpoint without loading its weights.
+
+    Args:
+        name: a folder, or a Hub id.
+
+    Raises:
+        Refusal: none given, not there, not a BERT, no tokenizer, a tokenizer larger than the model's vocabulary,
+            pickled weights only, or weights or tokenizer that are not those that the lineage names.
+    """
+    if name is None:
+        raise Refusal("no --checkpoint given: a folder with a BERT, or a Hub id such as bert-base-uncased")
+    config_file = _checkpoint_file(name, "config.json")
+    if config_file is None:
+        raise Refusal(f"checkpoint {name}: no such folder or model, or no config.json in it")
+    try:
+        model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise Refusal(f"checkpoint {name}: config.json is not a JSON object: {error}") from error
+    if model_type != "bert":
+        raise Refusal(f"checkpoint {name}: its config.json says model_type {model_type}; only bert will do")
+    if not any(_checkpoint_file(name, file) for file in ("tokenizer.json", "vocab.txt")):
+        raise Refusal(f"checkpoint {name}: no tokenizer in it (tokenizer.json or vocab.txt)")
+    config = BertConfig.from_pretrained(config_file.parent)
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    if len(tokenizer) > config.vocab_size:
+        raise Refusal(f"checkpoint {name}: tokenizer of {len(tokenizer)} tokens, model of {config.vocab_size} only")
+    weights = _checkpoint_file(name, WEIGHTS)
+    if weights is None and _checkpoint_file(name, "pytorch_model.bin"):
+        raise Refusal(f"checkpoint {name}: pickled weights only; save it again as safetensors, pickle can run code")
+    lineage_file = _checkpoint_file(name, LINEAGE)
+    lineage = json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file else None
+    checkpoint = Checkpoint(name, config, tokenizer, weights, lineage)
+    _check_lineage(checkpoint)
+    return checkpoint
+
+
+def _checkpoint_file(name: str, file: str) -> Path | None:
+    """The path of a checkpoint's file, from its folder or from the Hub or its cache; None where there is none."""
+    if Path(name).is_dir():
+        return Path(name, file) if Path(name, file).is_file() else None
+    try:
+        found = cached_file(
+            name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+        )
+    except (OSError, ValueError):  # no such id, or a path that is none
+        return None
+    return Path(found) if found else None
+
+
+def _check_lineage(checkpoint: Checkpoint) -> None:
+    """Refuse a folder whose weights or tokenizer were changed since the run that its lineage names."""
+    made = checkpoint.lineage or {}
+    if checkpoint.weights and made.get("weights_sha256") not in (None, file_sha256(checkpoint.weights)):
+        raise Refusal(f"checkpoint {checkpoint.name}: {WEIGHTS} is not the file that its {LINEAGE} names")
+    if made.get("tokenizer_sha256") not in (None, tokenizer_sha256(checkpoint.tokenizer)):
+        raise Refusal(f"checkpoint {checkpoint.name}: its tokenizer is not the one that it was trained with")
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The SHA-256 of all that decides how a tokenizer cuts text, whatever it was asked to pad or cut before."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend |= {"truncation": None, "padding": None}
+    return hashlib.sha256(json.dumps(backend, sort_keys=True).encode()).hexdigest()
+
+
+def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str, ...], **config: Any) -> ModelT:
+    """Load a checkpoint's weights into a model and prove that they arrived.
+
+    Args:
+        model_class: a BERT with an attribute `bert`.
+        checkpoint: from `open_checkpoint`; without weights the model starts from scratch.
+        new: prefixes of the tensors that the checkpoint may lack, such as ("classifier.",).
+        config: overrides of the checkpoint's config, such as `id2label`.
+
+    Returns:
+        The model in fp32, its tensors under `bert.` bit-equal to the checkpoint's.
+
+    Raises:
+        Refusal: a tensor outside `new` is missing from the checkpoint, or arrived changed.
+    """
+    for key, value in config.items():
+        setattr(checkpoint.config, key, value)
+    if checkpoint.weights is None:
+        print(f"{checkpoint.name} has no weights: starting from scratch")
+        return model_class(checkpoint.config)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # transformers' table of missing tensors; what is new is said below
+    try:
+        model, info = model_class.from_pretrained(
+            checkpoint.weights.parent,
+            config=checkpoint.config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except RuntimeError as error:
+        raise Refusal(f"checkpoint {checkpoint.name}: {' '.join(str(error).split())[:300]}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
+    if missing:
+        raise Refusal(f"checkpoint {checkpoint.name}: lacks {_few(missing)}{_pooler_hint(missing)}")
+    fresh = sorted(info["missing_keys"])
+    verify_handoff(model, checkpoint, new)
+    print(f"Took every encoder tensor from {checkpoint.name}" + (f"; new: {_few(fresh)}" if fresh else ""))
+    return model
+
+
+def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[str, ...]) -> int:
+    """Compare every tensor under `bert.` with the checkpoint's file, bit for bit.
+
+    Args:
+        model: as loaded, before any step.
+        checkpoint: what it was loaded from; it has weights.
+        new: prefixes of the tensors that the file may lack; one that it has is compared all the same.
+
+    Returns:
+        How many tensors were compared.
+
+    Raises:
+        Refusal: one is missing from the file or differs from it.
+    """
+    compared = 0
+    with safe_open(checkpoint.weights, framework="pt") as file:
+        names = set(file.keys())
+        for name, tensor in model.state_dict().items():
+            if name.startswith("bert."):
+                source = name if name in names else name.removeprefix("bert.")  # a bare BertModel has no prefix
+                if source not in names and name.startswith(new):
+                    continue
+                if source not in names or not torch.equal(file.get_tensor(source).to(tensor), tensor):
+                    raise Refusal(f"checkpoint {checkpoint.name}: {name} did not arrive as it stands in {WEIGHTS}")
+                compared += 1
+    return compared
+
+
+def _few(names: list[str]) -> str:
+    """The first names of a long list, and how many more there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _pooler_hint(missing: list[str]) -> str:
+    """What to do about a checkpoint that was trained on masked words alone."""
+    if not any("pooler" in name for name in missing):
+        return ""
+    return "; it was trained without next-sentence prediction: run run_pretraining.py from it first, which makes one"
+
+
+def write_lineage(folder: Path, script: str, checkpoint: Checkpoint, data: dict[str, list[str]]) -> None:
+    """Write lineage.json: what this folder's model was made from.
+
+    Args:
+        folder: the run's; without model.safetensors where it only predicted.
+        script: the script's name.
+        checkpoint: what the run started from; its own lineage is kept inside, so the chain is whole.
+        data: flag → files, each written with its SHA-256.
+    """
+    lineage = {
+        "script": script,
+        "checkpoint": {
+            "name": checkpoint.name,
+            "weights_sha256": file_sha256(checkpoint.weights) if checkpoint.weights else None,
+            "lineage": checkpoint.lineage,
+        },
+        "data": {flag: {path: file_sha256(path) for path in paths} for flag, paths in data.items()},
+        "weights_sha256": file_sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else None,
+        "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
+        "versions": {package: version(package) for package in PACKAGES},
+        "commit": _commit(),
+    }
+    (folder / LINEAGE).write_text(json.dumps(lineage, indent=2) + "\n", encoding="utf-8")
+
+
+def _commit() -> str | None:
+    """The git commit of this code, with a + where it was changed since; None outside a clone."""
+    here = Path(__file__).parent
+    try:
+        called = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--match="]
+        return subprocess.run(called, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,210 @@
+"""A recipe is a saved command line: flat YAML whose keys are a script's flags. Typed flags win.
+
+The keys become the flags that they stand for, put before the typed ones, so that argparse checks both alike:
+`learning_rate: 5e-5` is a number, an unknown key is refused with the nearest real one, and the last word wins.
+"""
+
+import difflib
+import json
+import os
+import sys
+import traceback
+from argparse import SUPPRESS, Action, HelpFormatter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+SettingsT = TypeVar("SettingsT")
+TrainingT = TypeVar("TrainingT", bound=TrainingArguments)
+
+# A script that is given none of these is given no data, and runs the quickstart recipe.
+DATA_FLAGS = ("train_file", "validation_file", "test_file")
+
+# The fields of TrainingArguments that --help shows; --help_all shows all hundred.
+COMMON_TRAINING_FLAGS = frozenset(
+    "output_dir num_train_epochs max_steps learning_rate head_learning_rate weight_decay warmup_steps "
+    "lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size "
+    "eval_strategy save_strategy save_steps logging_steps seed use_cpu precision dataloader_num_workers "
+    "torch_compile report_to push_to_hub".split()
+)
+
+
+class Refusal(Exception):
+    """What the user gave cannot be used: one line that says what, where and how to mend it; exit code 2."""
+
+
+class FlagFormatter(HelpFormatter):
+    """Help of one line a flag where it fits: the flag, what it is for, its default."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=120)
+
+    def _format_action_invocation(self, action: Action) -> str:
+        return next(option for option in action.option_strings if option.startswith("--"))
+
+    def _get_help_string(self, action: Action) -> str:
+        shown = (action.help or "").replace("%", "%%")
+        if action.choices is not None and len(list(action.choices)) < 6:
+            shown += f" [{', '.join(map(str, action.choices))}]"
+        return shown if action.default in (None, SUPPRESS) else f"{shown} ({action.default})".replace("%%%%", "%%")
+
+
+class FlagParser(HfArgumentParser):
+    """Transformers' dataclass parser, whose errors are one line that names the nearest real flag."""
+
+    def __init__(self, program: str, description: str, settings: type, training: type) -> None:
+        super().__init__(
+            [settings, training],
+            prog=program,
+            description=description,
+            usage=f"{program} [--recipe YAML] [--flag value ...]",
+            formatter_class=FlagFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.add_argument("-h", "--help", action="help", default=SUPPRESS, help="this help")
+        self.add_argument("--help_all", action="help", default=SUPPRESS, help="with every TrainingArguments field")
+        self.add_argument("--recipe", default=None, metavar="YAML", help="a saved command line; typed flags win")
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse without argparse's usage text, which is two screens here."""
+        raise Refusal(f"{message} (--help lists the flags)")
+
+    def flag(self, name: str) -> Action | None:
+        """The argparse action of flag `name`, given without its dashes; None where there is no such flag."""
+        return self._option_string_actions.get(f"--{name}")
+
+    def nearest(self, name: str) -> str:
+        """A hint that names the flag nearest to `name`, or nothing."""
+        names = [option.removeprefix("--") for option in self._option_string_actions if "-" not in option[2:]]
+        close = difflib.get_close_matches(name, names, n=1)
+        return f"; did you mean {close[0]}?" if close else ""
+
+    def hide_rare_flags(self) -> None:
+        """Leave out of --help what most users never set."""
+        own = {field for dtype in self.dataclass_types[:1] for field in dtype.__dataclass_fields__}
+        for action in self._actions:
+            if action.dest not in own | COMMON_TRAINING_FLAGS | {"help", "recipe"}:
+                action.help = SUPPRESS
+
+
+def parse_flags(
+    argv: list[str] | None, settings: type[SettingsT], training: type[TrainingT], quickstart: str, description: str
+) -> tuple[SettingsT, TrainingT, dict[str, Any]]:
+    """Parse a script's command line.
+
+    Args:
+        argv: the typed flags; None takes them from `sys.argv`.
+        settings, training: the dataclasses whose fields are the flags.
+        quickstart: the recipe that runs when neither a recipe nor data is given.
+        description: the script's docstring, shown by `--help`.
+
+    Returns:
+        The two filled dataclasses, and the resolved recipe: every flag whose value is not the stock default.
+
+    Raises:
+        Refusal: an unknown flag or key, a value of the wrong type, a recipe that cannot be read.
+    """
+    typed = list(sys.argv[1:] if argv is None else argv)
+    parser = FlagParser(Path(sys.argv[0]).name, description.split("\n\n")[0], settings, training)
+    if "--help_all" not in typed:
+        parser.hide_rare_flags()
+    recipe = _typed_recipe(typed)
+    given = {flag.split("=")[0].removeprefix("--").replace("-", "_") for flag in typed if flag.startswith("--")}
+    if recipe is None and not given.intersection((*DATA_FLAGS, "help", "help_all")) and "-h" not in typed:
+        recipe = quickstart
+        print(f"No data given: running the quickstart recipe {quickstart}", file=sys.stderr)
+    saved = recipe_flags(recipe, parser) if recipe else []
+
+    namespace, unknown = parser.parse_known_args(saved + typed)
+    if unknown:
+        name = unknown[0].split("=")[0].removeprefix("--")
+        parser.error(f"unknown flag {unknown[0]}{parser.nearest(name)}")
+    values = {name: value for name, value in vars(namespace).items() if name not in ("recipe", "help_all")}
+    try:
+        filled = parser.parse_dict(values)
+    except ValueError as error:
+        raise Refusal(" ".join(str(error).split())) from error
+    stock = FlagParser("", "", settings, TrainingArguments).parse_args([])
+    resolved = {name: value for name, value in values.items() if value != getattr(stock, name, None)}
+    return filled[0], filled[1], resolved
+
+
+def _typed_recipe(typed: list[str]) -> str | None:
+    """The value of --recipe among the typed flags."""
+    for i, flag in enumerate(typed):
+        if flag == "--recipe" and i + 1 < len(typed):
+            return typed[i + 1]
+        if flag.startswith("--recipe="):
+            return flag.removeprefix("--recipe=")
+    return None
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The keys and values of a recipe, every scalar as the text that stands in the file.
+
+    BaseLoader leaves scalars as text, so that argparse gives them their type: YAML 1.1 would read `5e-5` as a
+    word and `no` as False. It builds nothing but text, lists and dicts.
+
+    Raises:
+        Refusal: no such file, not YAML, or not a flat mapping.
+    """
+    try:
+        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}; give --recipe a YAML file, such as one under recipes/") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise Refusal(f"{path}: a recipe is lines of `flag: value`, this is a {type(recipe).__name__}")
+    return recipe
+
+
+def recipe_flags(path: str, parser: FlagParser) -> list[str]:
+    """The command line that the recipe `path` stands for.
+
+    Raises:
+        Refusal: the recipe cannot be read, or holds a key that is no flag of the script, or a key without value.
+    """
+    flags: list[str] = []
+    for key, value in read_recipe(path).items():
+        if parser.flag(key) is None or key in ("recipe", "help", "help_all"):
+            raise Refusal(f"{path}: unknown key {key}{parser.nearest(key)}")
+        if value in ("", []):
+            raise Refusal(f"{path}: key {key} has no value; leave the line out to take the default")
+        if isinstance(value, list):
+            flags += [f"--{key}", *value]
+        else:
+            flags.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
+    return flags
+
+
+def write_recipe(recipe: dict[str, Any], script: str, folder: Path) -> None:
+    """Write `recipe` as `folder`/recipe.yaml, which runs the run again."""
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    header = f"# As resolved. To run it again: python {script} --recipe {folder / 'recipe.yaml'} --output_dir ANOTHER\n"
+    (folder / "recipe.yaml").write_text(header + text, encoding="utf-8")
+
+
+def run_script(main: Callable[[list[str]], object]) -> NoReturn:
+    """Call `main` with the command line and end the process: 0 done, 2 refused in one line, 1 failed, 130 Ctrl-C.
+
+    A bare `--debug` shows the traceback of a refusal.
+    """
+    script, argv = Path(sys.argv[0]).name, sys.argv[1:]
+    debug = "--debug" in argv
+    try:
+        main([flag for flag in argv if flag != "--debug"])
+    except Refusal as refusal:
+        if debug:
+            traceback.print_exc()
+        elif int(os.environ.get("RANK", 0)) == 0:
+            print(f"{script}: {refusal}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)

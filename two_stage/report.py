@@ -1,0 +1,137 @@
+"""What a run made, told to a person: the summary on the screen and the model card.
+
+As a command, `python -m two_stage.report FOLDER …` prints one table of several finished runs.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from two_stage.checkpoints import RESULTS, Run, write_results
+
+if TYPE_CHECKING:
+    from two_stage.handoff import Checkpoint
+    from two_stage.trainer import ExactTrainer
+
+# The scores a reader looks for first, in this order; the others stand in all_results.json.
+HEADLINES = {
+    "mlm_loss": "masked-word loss (nats)",
+    "mlm_accuracy": "masked-word accuracy",
+    "perplexity": "masked-word perplexity",
+    "nsp_accuracy": "next-sentence accuracy",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "quadratic_kappa": "quadratic-weighted kappa",
+    "mean_absolute_error": "mean absolute error (shades)",
+    "precision": "entity precision",
+    "recall": "entity recall",
+    "f1": "entity F1",
+}
+
+
+def score_lines(scores: dict[str, float]) -> list[tuple[str, str, str]]:
+    """The headline scores as (split, name, value): the test's where there are any, else the validation's."""
+    splits = {"test": "test_", "validation": "eval_"}
+    split = next((name for name, prefix in splits.items() if any(k.startswith(prefix) for k in scores)), "validation")
+    return [
+        (split, spoken, f"{scores[splits[split] + name]:.3f}")
+        for name, spoken in HEADLINES.items()
+        if splits[split] + name in scores
+    ]
+
+
+def summary_table(folders: list[Path]) -> str:
+    """What was made, its scores and where it lies: a text table with one block a finished run."""
+    rows = []
+    for folder in folders:
+        scores = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        minutes = f"{scores.get('total_runtime', 0.0) / 60:.1f} min"
+        lines = [f"{name} {value} ({split})" for split, name, value in score_lines(scores)] or ["no split scored"]
+        rows.append((folder.name, lines[0], minutes, str(folder)))
+        rows += [("", line, "", "") for line in lines[1:]]
+    rows.insert(0, ("made", "scores", "took", "lies in"))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([text[0], "  ".join("-" * width for width in widths), *text[1:]])
+
+
+class Card(NamedTuple):
+    """What a script's model card says of every model that the script makes."""
+
+    title: str
+    usage: str  # Python lines that load the folder
+
+
+def write_model_card(folder: Path, card: Card, scores: dict[str, float], facts: dict[str, str]) -> None:
+    """Write README.md, the model card.
+
+    Args:
+        folder: the run's folder.
+        card: title and usage.
+        scores: the run's results; the headline ones are shown.
+        facts: name → value, such as the checkpoint that it came from and the files it was trained on.
+    """
+    usage = card.usage.replace("FOLDER", folder.name)
+    lines = ["---", "library_name: transformers", "---", f"# {card.title}", "", "```python", usage, "```", ""]
+    lines += ["| what | value |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in facts.items()), ""]
+    if found := score_lines(scores):
+        lines += ["| score | split | value |", "|---|---|---|"]
+        lines += [f"| {name} | {split} | {value} |" for split, name, value in found]
+        lines += ["", "One run, one seed: without intervals, a small difference between two such tables says nothing."]
+    else:
+        lines += ["No held-out split was given, so nothing is known of how well it does."]
+    lines += ["", "`recipe.yaml` runs it again; `lineage.json` names the checkpoint, data and versions it came from."]
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def finish_run(
+    trainer: "ExactTrainer",
+    run: Run,
+    script: str,
+    checkpoint: "Checkpoint",
+    data: dict[str, list[str] | None],
+    scores: dict[str, float],
+    card: Card,
+) -> None:
+    """Write all that a run leaves in its folder, all_results.json last, and tell what was made.
+
+    Args:
+        trainer: has trained, or has only predicted, and then no weights are written.
+        run, script, checkpoint: what ran, and from where.
+        data: flag → files, None where the flag was not given.
+        scores: what goes into all_results.json.
+        card: see `write_model_card`.
+    """
+    from two_stage.handoff import write_lineage
+
+    trained = trainer.state.global_step > 0
+    if trained:
+        trainer.save_model(str(run.folder))
+    if trainer.is_world_process_zero():
+        given = {flag: files for flag, files in data.items() if files}
+        if trained:
+            trainer.state.save_to_json(str(run.folder / "trainer_state.json"))
+            facts = {"started from": checkpoint.name} | {flag: ", ".join(files) for flag, files in given.items()}
+            write_model_card(run.folder, card, scores, facts | {"optimizer steps": f"{trainer.state.global_step:,}"})
+        write_lineage(run.folder, script, checkpoint, given)
+        write_results(run.folder, scores)
+        print(f"\n{summary_table([run.folder])}\n")
+    trainer.accelerator.wait_for_everyone()
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a Markdown table's cell."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def main(folders: list[str]) -> None:
+    """Print the table of the finished runs among `folders`."""
+    finished = [Path(folder) for folder in folders if Path(folder, RESULTS).is_file()]
+    if not finished:
+        sys.exit(f"no finished run ({RESULTS}) in {' '.join(folders) or 'no folder'}")
+    print(f"\n{summary_table(finished)}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,173 @@
+"""Files of rows → dictionaries, one a row, each with the place that it came from; a refusal names file, row and fix.
+
+Every reader of the project starts here: labelled tables (csv, tsv, jsonl, parquet), CoNLL columns, and the tables
+of raw documents that stage one reads. A `.gz` behind the name is unpacked on the way.
+"""
+
+import csv
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from two_stage.recipe import Refusal
+
+Row = dict[str, Any]
+PlacedRow = tuple[str, Row]  # ("train.csv row 12", {"text": ...}); rows are counted from 1, without the header
+
+csv.field_size_limit(2**31 - 1)  # the stock limit refuses a text of 128 KiB
+
+
+def file_format(path: str) -> str:
+    """The ending of `path` that says how to read it, without a `.gz`: "csv" for `train.csv.gz`."""
+    return Path(path.removesuffix(".gz")).suffix.removeprefix(".").lower()
+
+
+def check_files(paths: list[str], formats: tuple[str, ...]) -> None:
+    """Refuse before any work a file that is not there, is empty, or is of a format that nobody reads here.
+
+    Raises:
+        Refusal: naming the file and what would do instead.
+    """
+    for path in paths:
+        if not Path(path).is_file():
+            raise Refusal(f"{path}: no such file (the current folder is {Path.cwd().name}/)")
+        if Path(path).stat().st_size == 0:
+            raise Refusal(f"{path}: the file is empty")
+        if file_format(path) not in formats:
+            known = ", ".join(f".{name}" for name in formats)
+            raise Refusal(f"{path}: cannot tell the format by this ending; known: {known}, each also with .gz")
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_text(path: str) -> IO[str]:
+    """Open `path` as UTF-8 text, unpacked if it is a `.gz`; a byte-order mark is dropped."""
+    opener: Callable[..., IO[str]] = gzip.open if path.endswith(".gz") else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def read_rows(path: str) -> Iterator[PlacedRow]:
+    """The rows of a table, in order, each with its place.
+
+    Args:
+        path: a .csv, .tsv, .jsonl, .parquet or .conll file, or such a file with .gz behind it.
+
+    Yields:
+        ("FILE row N", {column: value}). Values of csv and tsv are text as it stands in the file: `NA` stays "NA".
+
+    Raises:
+        Refusal: not UTF-8, broken archive, a row that does not parse; the message names file, row and fix.
+    """
+    readers = {"csv": _read_csv, "tsv": _read_csv, "jsonl": _read_jsonl, "json": _read_jsonl}
+    readers |= {"parquet": _read_parquet, "conll": _read_conll, "bio": _read_conll}
+    try:
+        yield from readers[file_format(path)](path)
+    except UnicodeDecodeError as error:
+        raise Refusal(
+            f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it, for instance "
+            f"with iconv -f latin1 -t utf-8"
+        ) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise Refusal(f"{path}: broken gzip archive: {error}") from error
+
+
+def _read_csv(path: str) -> Iterator[PlacedRow]:
+    """Rows of comma- or tab-separated values under a header line."""
+    with open_text(path) as file:
+        rows = csv.reader(file, delimiter="\t" if file_format(path) == "tsv" else ",", strict=True)
+        try:
+            header = next(rows, [])
+            if len(set(header)) < len(header):
+                raise Refusal(f"{path}: two columns of the header have the same name: {', '.join(header)}")
+            for number, fields in enumerate((fields for fields in rows if fields), start=1):
+                if len(fields) != len(header):
+                    raise Refusal(
+                        f"{path} row {number} (line {rows.line_num}): {len(fields)} fields, the header has "
+                        f'{len(header)}; put a text that holds a separator in "double quotes"'
+                    )
+                yield f"{path} row {number}", dict(zip(header, fields, strict=True))
+        except csv.Error as error:
+            raise Refusal(f"{path} line {rows.line_num}: {error}; is a quote left open?") from error
+
+
+def _read_jsonl(path: str) -> Iterator[PlacedRow]:
+    """Rows of JSON objects, one a line; blank lines count for nothing."""
+    with open_text(path) as file:
+        for number, line in enumerate((line for line in file if line.strip()), start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise Refusal(
+                    f"{path} row {number}: not JSON: {error.msg} at column {error.colno}; each line holds one object"
+                ) from error
+            if not isinstance(row, dict):
+                raise Refusal(f'{path} row {number}: a {type(row).__name__}, not an object like {{"text": ...}}')
+            yield f"{path} row {number}", row
+
+
+def _read_parquet(path: str) -> Iterator[PlacedRow]:
+    """Rows of a parquet file, a batch in memory at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path} row {number}", row
+    except pyarrow.ArrowInvalid as error:
+        raise Refusal(f"{path}: not a parquet file: {error}") from error
+
+
+def _read_conll(path: str) -> Iterator[PlacedRow]:
+    """Sentences of CoNLL columns (word first, tag last), a blank line between them, as `tokens` and `ner_tags`."""
+    tokens: list[str] = []
+    tags: list[str] = []
+    number = 1
+    with open_text(path) as file:
+        for line_number, line in enumerate(file, start=1):
+            columns = line.split()
+            if columns and columns[0] != "-DOCSTART-":
+                if len(columns) < 2:
+                    raise Refusal(f"{path} line {line_number}: one column; a word and its tag are expected")
+                tokens.append(columns[0])
+                tags.append(columns[-1])
+            elif tokens:
+                yield f"{path} row {number}", {"tokens": tokens, "ner_tags": tags}
+                tokens, tags, number = [], [], number + 1
+    if tokens:
+        yield f"{path} row {number}", {"tokens": tokens, "ner_tags": tags}
+
+
+def column_value(row: PlacedRow, column: str, flag: str) -> Any:
+    """The value of `column` in a row.
+
+    Raises:
+        Refusal: no such column; the message lists those that there are and names the flag that picks one.
+    """
+    place, values = row
+    if column not in values:
+        raise Refusal(f"{place}: no column {column}; found {', '.join(map(str, values))} (pick one with --{flag})")
+    return values[column]
+
+
+def text_value(row: PlacedRow, column: str, flag: str) -> str:
+    """The text of `column` in a row.
+
+    Raises:
+        Refusal: no such column, no text in it, or only white space.
+    """
+    value = column_value(row, column, flag)
+    if not isinstance(value, str) or not value.strip():
+        found = "is empty" if value is None or isinstance(value, str) else f"holds {value!r}, which is no text"
+        raise Refusal(f"{row[0]}: column {column} {found}; give every row a text, or take the row out")
+    return value

@@ -1,0 +1,270 @@
+"""ExactTrainer: the same loss, gradient and scores whatever per-device batch × accumulation × process count.
+
+Stock Trainer takes every BERT head for one that divides its loss by the items of the whole step, which none does, so
+that the loss and its gradient grow with accumulation steps and with processes (huggingface/transformers#47688).
+Here the loss is a sum over items divided by the items of the whole global step, and every draw that decides what a
+step sees (the order of rows, the masks) is keyed by (seed, epoch, row), never by a worker, a process or a batch.
+"""
+
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+from two_stage.recipe import Refusal
+
+POOL_STEPS = 50  # rows are sorted by length within pools of 50 steps: little padding, and still a random order
+
+
+@dataclass
+class ExactTrainingArguments(TrainingArguments):
+    """TrainingArguments with this project's defaults, which every script refines."""
+
+    bf16: bool = field(default=False, metadata={"help": "use --precision instead"})
+    fp16: bool = field(default=False, metadata={"help": "use --precision instead"})
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
+        default="auto", metadata={"help": "auto: bf16 on a GPU that computes in it, else fp32"}
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "of everything outside the encoder; default: learning_rate"}
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "on weights only, not on LayerNorm and biases"})
+    warmup_steps: float = field(default=0.1, metadata={"help": "steps, or below 1 the share of all steps"})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "stock True shows 0.0 for a NaN loss"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "the data sets hold what the model takes"})
+    include_num_input_tokens_seen: str = field(
+        default="non_padding", metadata={"help": "count tokens for train_tokens_per_second"}
+    )
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every parameter is used"})
+
+    def __post_init__(self) -> None:
+        """Let the precision follow the device, then let transformers check the rest.
+
+        Raises:
+            Refusal: half precision asked for on a CPU, which emulates it hundreds of times slower or runs no faster.
+        """
+        on_gpu = torch.cuda.is_available() and not self.use_cpu
+        if not on_gpu and (self.bf16 or self.fp16 or self.precision in ("bf16", "fp16")):
+            raise Refusal("half precision needs a GPU here; leave precision at auto")
+        if self.precision != "auto":
+            self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
+        elif on_gpu and not self.fp16:
+            self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        super().__post_init__()
+        # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
+        self._n_gpu = min(self.n_gpu, 1)
+
+
+class EpochSampler(Sampler[int]):
+    """The order of one epoch's rows: shuffled by (seed, epoch), rows of like length in one step.
+
+    The order knows only the rows of a whole global step, not how they are cut into batches, so every way to cut them
+    sees the same rows in the same step. The last step is filled up with rows from the epoch's start.
+    """
+
+    def __init__(self, dataset: Sized, step_rows: int, seed: int) -> None:
+        self.dataset, self.step_rows, self.seed, self.epoch = dataset, step_rows, seed, 0
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.step_rows) * self.step_rows
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = np.resize(rng.permutation(len(self.dataset)), len(self))
+        lengths = row_lengths(self.dataset)[order]
+        pool = np.arange(len(order)) // (POOL_STEPS * self.step_rows)
+        order = order[np.lexsort((-lengths, pool))]  # by pool, and longest first within it
+        yield from rng.permutation(order.reshape(-1, self.step_rows)).ravel().tolist()
+
+
+def row_lengths(dataset: Any) -> np.ndarray:
+    """The number of tokens of each row, without reading the tokens."""
+    if hasattr(dataset, "lengths"):
+        return np.asarray(dataset.lengths)
+    import pyarrow.compute
+
+    table = dataset.select_columns("input_ids").with_format("arrow")[:]
+    return pyarrow.compute.list_value_length(table["input_ids"]).to_numpy()
+
+
+class EpochKey(TrainerCallback):
+    """Tells the sampler and the data set which epoch begins.
+
+    accelerate's own `set_epoch` does not reach them after a resume in mid-epoch, where it wraps the loader.
+    """
+
+    def __init__(self, trainer: "ExactTrainer") -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called by Trainer before it draws the epoch's first row."""
+        epoch = int((state.epoch or 0) + 1e-6)
+        self.trainer.sampler.epoch = epoch
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(epoch)
+
+
+class ExactTrainer(Trainer):
+    """Trainer whose loss is a sum over items divided by the items of the whole global step.
+
+    A subclass says what an item is (`count_items`), what a batch's loss is (`compute_loss`, which divides sums by
+    `self.step_mean`), and what evaluation keeps of a row (`row_results`).
+    """
+
+    # compute_loss already divides by the items of the whole step: Trainer must not divide by accumulation steps again
+    loss_is_scaled_for_ga = True
+    sampler: EpochSampler
+    optimizer: torch.optim.Optimizer | None
+
+    def __init__(self, args: ExactTrainingArguments, eval_dataset: Any = None, **kwargs: Any) -> None:
+        if eval_dataset is None or not len(eval_dataset):
+            args.eval_strategy, eval_dataset = IntervalStrategy.NO, None
+        super().__init__(args=args, eval_dataset=eval_dataset, **kwargs)
+        self.add_callback(EpochKey(self))
+
+    def train_and_evaluate(self, checkpoint: str | None = None) -> dict[str, float]:
+        """Train, from `checkpoint` on if there is one, and score the validation rows once more only if need be.
+
+        Returns:
+            train_…: loss, seconds, rows and tokens (without padding) a second; eval_…: see `compute_metrics`.
+        """
+        scores = self.train(resume_from_checkpoint=checkpoint).metrics
+        tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
+        scores["train_tokens_per_second"] = tokens / scores["train_runtime"]
+        if self.eval_dataset is not None:
+            last = self.state.log_history[-2] if len(self.state.log_history) > 1 else {}
+            evaluated = last if "eval_loss" in last and last["step"] == self.state.global_step else self.evaluate()
+            scores |= {name: value for name, value in evaluated.items() if name.startswith("eval_")}
+        return scores
+
+    def count_items(self, batch: dict[str, Tensor]) -> Tensor:
+        """How many items of each kind a batch's loss is a mean over: shape (kinds,)."""
+        raise NotImplementedError("a subclass says what its loss counts")
+
+    def row_results(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What `compute_metrics` gets of each row of a batch as `predictions` and `label_ids`: (rows, …) each.
+
+        A second axis may differ between batches; the shorter ones are filled up with -100.
+        """
+        raise NotImplementedError("a subclass says what its scores are made of")
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        """The batches of one optimizer step, and its items over all of them and over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        counts = torch.stack([self.count_items(batch) for batch in batches]).sum(0).to(device)
+        return batches, self.accelerator.reduce(counts, "sum")
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> None:
+        """Trainer's own count of label tokens, which `get_batch_samples` replaces."""
+
+    def step_mean(self, sums: Tensor, items: Tensor) -> Tensor:
+        """Turn sums over this batch's items into this batch's share of the mean over the whole step.
+
+        Args:
+            sums: shape (kinds,), summed losses of this batch.
+            items: shape (kinds,), items of the whole step, which Trainer passes as `num_items_in_batch`.
+
+        Returns:
+            A scalar: the kinds' means, added up. It is multiplied by the process count because data-parallel training
+            averages the processes' gradients where these shares have to be added.
+        """
+        return (sums / items.clamp(min=1)).sum() * self.accelerator.num_processes
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Tensor, Tensor]:
+        """No loss of a batch, which depends on how rows are batched, but each row's results, gathered in order."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return None, *self.row_results(model, inputs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        """One order of rows for every way to cut a step into batches."""
+        args = self.args
+        step_rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        seed = args.seed if args.data_seed is None else args.data_seed
+        self.sampler = EpochSampler(self.train_dataset, step_rows, seed)
+        return self.sampler
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over the encoder's and the head's parameters, each at its own learning rate, under one schedule."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(model))
+            groups = parameter_groups(model, decayed, self.args)
+            optimizer, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer(groups, **options)
+        return self.optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save without training_args.bin, which is a pickle; recipe.yaml says the same in the open."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+def parameter_groups(model: nn.Module, decayed: set[str], args: ExactTrainingArguments) -> list[dict[str, Any]]:
+    """Every trainable parameter in exactly one of four groups: encoder or head, decayed or not.
+
+    Args:
+        model: a BERT with an attribute `bert`; everything outside of it is head.
+        decayed: names of the parameters under weight decay.
+        args: learning_rate for the encoder; head_learning_rate, or learning_rate where it is None, for the head.
+
+    Returns:
+        The groups that are not empty, as a torch optimizer takes them, each with a `name`.
+    """
+    head_rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = "encoder" if name.removeprefix("module.").startswith("bert.") else "head"
+            decay = name in decayed
+            group = groups.setdefault(
+                (part, decay),
+                {
+                    "params": [],
+                    "lr": args.learning_rate if part == "encoder" else head_rate,
+                    "weight_decay": args.weight_decay if decay else 0.0,
+                    "name": part if decay else f"{part}, no decay",
+                },
+            )
+            group["params"].append(parameter)
+    return list(groups.values())
+
+
+def pad_rows(rows: list[dict[str, Any]], padding: dict[str, int], fixed: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Stack rows into a batch as long as its longest row.
+
+    Args:
+        rows: each maps a name to a list or tensor of that row's tokens, or, for names in `fixed`, to one number.
+        padding: for each token-long name the value that fills it up.
+        fixed: names of one number a row.
+
+    Returns:
+        Tensors of shape (rows, longest), `attention_mask` among them, and (rows,) for the names in `fixed`.
+    """
+    batch = {
+        name: nn.utils.rnn.pad_sequence(
+            [torch.as_tensor(row[name], dtype=torch.long) for row in rows], batch_first=True, padding_value=value
+        )
+        for name, value in padding.items()
+    }
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    return batch | {name: torch.tensor([row[name] for row in rows]) for name in fixed}
