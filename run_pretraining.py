@@ -233,7 +233,7 @@ class RowKeyedMasking(DataCollatorForLanguageModeling):
         rows = []
         for row in examples:
             self.generator = torch.Generator().manual_seed(row["mask_key"])
-            ids = torch.from_numpy(row["input_ids"])[None]
+            ids = torch.tensor(row["input_ids"])[None]  # a copy: masking works in place
             masked, labels = self.torch_mask_tokens(ids, special_tokens_mask=torch.isin(ids, never))
             rows.append({**row, "input_ids": masked[0], "labels": labels[0]})
         padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": 0, "labels": -100}

@@ -4,6 +4,7 @@ The keys become the flags that they stand for, put before the typed ones, so tha
 `learning_rate: 5e-5` is a number, an unknown key is refused with the nearest real one, and the last word wins.
 """
 
+import dataclasses
 import difflib
 import json
 import os
@@ -85,10 +86,15 @@ class FlagParser(HfArgumentParser):
 
     def hide_rare_flags(self) -> None:
         """Leave out of --help what most users never set."""
-        own = {field for dtype in self.dataclass_types[:1] for field in dtype.__dataclass_fields__}
+        shown = COMMON_TRAINING_FLAGS.union(own_flags(self.dataclass_types[0]), ("help", "recipe"))
         for action in self._actions:
-            if action.dest not in own | COMMON_TRAINING_FLAGS | {"help", "recipe"}:
+            if action.dest not in shown:
                 action.help = SUPPRESS
+
+
+def own_flags(settings: type) -> set[str]:
+    """The names of a settings class's fields."""
+    return {field.name for field in dataclasses.fields(settings)}
 
 
 def parse_flags(
@@ -103,7 +109,8 @@ def parse_flags(
         description: the script's docstring, shown by `--help`.
 
     Returns:
-        The two filled dataclasses, and the resolved recipe: every flag whose value is not the stock default.
+        The two filled dataclasses, and the resolved recipe: the script's own flags, the common ones of training, and
+        all others that are not at their default.
 
     Raises:
         Refusal: an unknown flag or key, a value of the wrong type, a recipe that cannot be read.
@@ -128,8 +135,14 @@ def parse_flags(
         filled = parser.parse_dict(values)
     except ValueError as error:
         raise Refusal(" ".join(str(error).split())) from error
-    stock = FlagParser("", "", settings, TrainingArguments).parse_args([])
-    resolved = {name: value for name, value in values.items() if value != getattr(stock, name, None)}
+    stock = vars(FlagParser("", "", settings, TrainingArguments).parse_args([]))
+    spoken = COMMON_TRAINING_FLAGS.union(own_flags(settings))  # written even at their default, which may change
+    ours = vars(parser.parse_args([]))
+    resolved = {
+        name: value
+        for name, value in values.items()
+        if value is not None and (name in spoken or not value == stock.get(name) == ours[name])
+    }
     return filled[0], filled[1], resolved
 
 

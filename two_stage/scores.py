@@ -86,11 +86,12 @@ class EntityScores(evaluate.Metric):
         )
 
     def _compute(self, predictions: Any, references: Any) -> Scores:
-        from seqeval.metrics import accuracy_score, precision_recall_fscore_support
+        from seqeval.metrics import accuracy_score
+        from seqeval.metrics.v1 import precision_recall_fscore_support  # v1 is its strict mode
         from seqeval.scheme import IOB2
 
         precision, recall, f1, _ = precision_recall_fscore_support(
-            references, predictions, average="micro", mode="strict", scheme=IOB2, zero_division=0
+            references, predictions, average="micro", scheme=IOB2, zero_division=0
         )
         word_accuracy = float(accuracy_score(references, predictions))
         return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "word_accuracy": word_accuracy}

@@ -1,0 +1,77 @@
+"""A tiny BERT and tiny data, made once; no test reaches a network or the user's caches."""
+
+import os
+import tempfile
+
+# before any import of Hugging Face's packages, which read these once
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HOME": tempfile.mkdtemp(prefix="two_stage_tests_"),
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForPreTraining, BertTokenizer, set_seed
+
+REPOSITORY = Path(__file__).parent.parent
+SHADES = ["bad", "so-so", "good"]
+NOUNS = "profit loss margin order cash cost debt sales ship mine bank drug price share unit plan".split()
+VERBS = "rose fell grew sank held slid jumped dropped eased firmed".split()
+PLACES = "Oslo Lima Turin Perth Quito".split()
+
+
+def made_up_sentence(rng: random.Random) -> str:
+    """A sentence of four to twelve words of the tiny vocabulary."""
+    words = [rng.choice(NOUNS + VERBS + PLACES) for _ in range(rng.randint(3, 11))]
+    return " ".join([*words, "."])
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer BERT without dropout, all heads included, as a checkpoint folder."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    pieces = [*"abcdefghijklmnopqrstuvwxyz.,-%0123456789"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces, *(f"##{piece}" for piece in pieces)]
+    words += [word.lower() for word in NOUNS + VERBS + PLACES]
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)}, model_max_length=64)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    set_seed(0)
+    BertForPreTraining(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """corpus.txt, texts.csv and sentences.jsonl over the tiny vocabulary."""
+    folder, rng = tmp_path_factory.mktemp("data"), random.Random(0)
+    documents = ["\n".join(made_up_sentence(rng) for _ in range(rng.randint(1, 8))) for _ in range(60)]
+    (folder / "corpus.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+    rows = [f"{made_up_sentence(rng)},{rng.choice(SHADES)}" for _ in range(48)]
+    (folder / "texts.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    with open(folder / "sentences.jsonl", "w", encoding="utf-8") as file:
+        for _ in range(48):
+            tokens = made_up_sentence(rng).split()
+            tags = ["B-LOC" if token in PLACES else "O" for token in tokens]
+            file.write(json.dumps({"tokens": tokens, "ner_tags": tags}) + "\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> None:
+    """Two threads, as on the smallest machine: sums come out alike."""
+    torch.set_num_threads(2)

@@ -1,0 +1,140 @@
+"""The promise of ExactTrainer: one loss, one gradient, whatever batch × accumulation × processes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import run_ner
+import run_pretraining
+import run_sentiment
+from tests.conftest import REPOSITORY, SHADES
+
+Main = Callable[[list[str]], dict[str, float]]
+SCRIPTS: dict[str, Main] = {"pretraining": run_pretraining.main, "sentiment": run_sentiment.main, "ner": run_ner.main}
+ONE_PROCESS = [(16, 1), (4, 4), (2, 8)]  # per-device batch × accumulation: 16 rows a step
+TWO_PROCESSES = [(8, 1), (4, 2)]
+
+
+def flags(script: str, checkpoint: Path, data: Path, output: Path, batch: int, accumulation: int) -> list[str]:
+    """A call of two steps of 16 rows, logged step by step."""
+    files = {"pretraining": "corpus.txt", "sentiment": "texts.csv", "ner": "sentences.jsonl"}
+    call = ["--checkpoint", str(checkpoint), "--train_file", str(data / files[script]), "--output_dir", str(output)]
+    call += ["--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(accumulation)]
+    call += ["--max_steps", "2", "--logging_steps", "1", "--max_length", "32", "--use_cpu", "--learning_rate", "1e-3"]
+    call += ["--warmup_steps", "0", "--save_strategy", "no"]
+    call += ["--labels", *SHADES] if script == "sentiment" else []
+    held_out = {"pretraining": [], "sentiment": ["--validation_file", str(data / "texts.csv")]}
+    return call + held_out.get(script, ["--validation_file", str(data / "sentences.jsonl")])
+
+
+def curve(output: Path) -> list[tuple[float, float]]:
+    """(loss, gradient norm) of every step of a finished run."""
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    return [(entry["loss"], entry["grad_norm"]) for entry in history if "grad_norm" in entry]
+
+
+def evaluation(output: Path) -> dict[str, float]:
+    """The eval scores of a finished run, without its timings."""
+    scores = json.loads((output / "all_results.json").read_text())
+    timings = ("runtime", "second", "time")
+    return {name: value for name, value in scores.items() if name.startswith("eval_") and not name.endswith(timings)}
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each script's run at 16 × 1 × 1."""
+    outputs = {}
+    for script, main in SCRIPTS.items():
+        outputs[script] = tmp_path_factory.mktemp("reference") / script
+        main(flags(script, tiny_folder, data_folder, outputs[script], 16, 1))
+    return outputs
+
+
+def assert_same_run(output: Path, reference: Path) -> None:
+    """Loss and gradient norm of step 1 within 1e-5, of step 2 after one update within 1e-4, and all eval scores."""
+    steps, expected = curve(output), curve(reference)
+    assert len(steps) == len(expected) == 2
+    assert steps[0] == pytest.approx(expected[0], rel=1e-5)
+    assert steps[1] == pytest.approx(expected[1], rel=1e-4)
+    scores = evaluation(output)
+    assert "eval_loss" in scores
+    assert scores == pytest.approx(evaluation(reference), rel=1e-4)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(("batch", "accumulation"), ONE_PROCESS[1:])
+def test_accumulation_changes_nothing(
+    script: str,
+    batch: int,
+    accumulation: int,
+    tiny_folder: Path,
+    data_folder: Path,
+    reference: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    """16 rows a step, cut into 4 × 4 or 8 × 2, are one step."""
+    SCRIPTS[script](flags(script, tiny_folder, data_folder, tmp_path / "run", batch, accumulation))
+    assert_same_run(tmp_path / "run", reference[script])
+
+
+@pytest.mark.slow
+def test_two_processes_change_nothing(
+    tiny_folder: Path, data_folder: Path, reference: dict[str, Path], tmp_path: Path
+) -> None:
+    """The same step on two processes over gloo: all scripts and shapes in one pair of processes, world size checked."""
+    calls = {
+        f"{script}-{batch}-{accumulation}": flags(
+            script, tiny_folder, data_folder, tmp_path / f"{script}-{batch}-{accumulation}", batch, accumulation
+        )
+        for script in SCRIPTS
+        for batch, accumulation in TWO_PROCESSES
+    }
+    (tmp_path / "calls.json").write_text(json.dumps(calls))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    worker = [str(Path(__file__).parent / "two_processes.py"), str(tmp_path / "calls.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [*launch, *worker], capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in tmp_path.glob("world_2_rank_*")) == ["world_2_rank_0", "world_2_rank_1"]
+    for script in SCRIPTS:
+        for batch, accumulation in TWO_PROCESSES:
+            assert_same_run(tmp_path / f"{script}-{batch}-{accumulation}", reference[script])
+
+
+def test_the_loss_is_the_plain_mean(tiny_folder: Path, data_folder: Path, reference: dict[str, Path]) -> None:
+    """Step 1's loss and gradient norm equal one dense forward pass of transformers' own class over the step's rows."""
+    from transformers import AutoTokenizer, BertForPreTraining
+
+    from two_stage.trainer import EpochSampler
+
+    settings = run_pretraining.Settings(train_file=[str(data_folder / "corpus.txt")], max_length=32)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    train, _ = run_pretraining.split_documents(settings, tokenizer, seed=42)
+    pairs = run_pretraining.SentencePairs(train, tokenizer, settings, "42/train")
+    rows = list(EpochSampler(pairs, 16, 42))[:16]
+    collator = run_pretraining.RowKeyedMasking(tokenizer, mlm_probability=0.15)
+    batch: dict[str, Any] = collator([pairs[row] for row in rows])
+    model = BertForPreTraining.from_pretrained(tiny_folder).train()
+    loss = model(**batch).loss
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()])
+    assert curve(reference["pretraining"])[0] == pytest.approx((loss.item(), norm.item()), rel=1e-5)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scores_do_not_know_the_evaluation_batch(
+    script: str, tiny_folder: Path, data_folder: Path, reference: dict[str, Path], tmp_path: Path
+) -> None:
+    """Batches of 5 give the loss and scores that batches of 64 give."""
+    call = flags(script, tiny_folder, data_folder, tmp_path / "run", 16, 1)
+    SCRIPTS[script]([*call, "--per_device_eval_batch_size", "5"])
+    assert evaluation(tmp_path / "run") == pytest.approx(evaluation(reference[script]), rel=1e-5)

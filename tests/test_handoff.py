@@ -1,0 +1,144 @@
+"""The hand-off: what stage two received is stage one's, bit for bit, or the run is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForTokenClassification,
+    BertModel,
+)
+
+from run_pretraining import SparseBertForPreTraining
+from run_sentiment import SentimentModel
+from two_stage.handoff import load_model, open_checkpoint, tokenizer_sha256, verify_handoff, write_lineage
+from two_stage.recipe import Refusal
+
+CLASSIFIER = ("classifier.",)
+
+
+@pytest.fixture
+def checkpoint_copy(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint that a test may damage."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "checkpoint"))
+
+
+def change_weights(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
+    """Write the folder's weights again with some tensors replaced, or taken out where None."""
+    tensors = load_file(folder / "model.safetensors") | change
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("model_class", [SentimentModel, BertForTokenClassification])
+def test_every_encoder_tensor_arrives(tiny_folder: Path, model_class: type) -> None:
+    """Encoder, and the pooler where the model has one, equal stage one's; the head alone is new."""
+    stage_one = BertForPreTraining.from_pretrained(tiny_folder).state_dict()
+    model = load_model(model_class, open_checkpoint(str(tiny_folder)), CLASSIFIER, id2label={0: "a", 1: "b", 2: "c"})
+    received = model.state_dict()
+    assert {name for name in received if name not in stage_one} == {"classifier.weight", "classifier.bias"}
+    for name in received.keys() & stage_one.keys():
+        assert torch.equal(received[name], stage_one[name]), name
+    assert ("bert.pooler.dense.weight" in received) == (model_class is SentimentModel)
+    assert model.config.num_labels == 3
+
+
+def test_the_check_sees_one_changed_bit(tiny_folder: Path) -> None:
+    """A tensor that differs in its last bit is found, and named."""
+    checkpoint = open_checkpoint(str(tiny_folder))
+    model = load_model(SentimentModel, checkpoint, CLASSIFIER)
+    compared = verify_handoff(model, checkpoint, CLASSIFIER)
+    assert compared == sum(name.startswith("bert.") for name in model.state_dict())
+    weight = model.bert.encoder.layer[1].output.dense.weight
+    with torch.no_grad():
+        weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(2.0))
+    with pytest.raises(Refusal, match=r"bert\.encoder\.layer\.1\.output\.dense\.weight did not arrive"):
+        verify_handoff(model, checkpoint, CLASSIFIER)
+
+
+def test_a_missing_encoder_tensor_is_refused(checkpoint_copy: Path) -> None:
+    """Not left to chance, as transformers would."""
+    change_weights(checkpoint_copy, {"bert.encoder.layer.0.attention.self.query.weight": None})
+    with pytest.raises(Refusal, match=r"lacks bert\.encoder\.layer\.0\.attention\.self\.query\.weight"):
+        load_model(SentimentModel, open_checkpoint(str(checkpoint_copy)), CLASSIFIER)
+
+
+def test_a_checkpoint_without_pooler(checkpoint_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sentiment refuses a checkpoint of masked words alone and says what to do; stage one makes a pooler."""
+    BertForMaskedLM.from_pretrained(checkpoint_copy).save_pretrained(checkpoint_copy)
+    with pytest.raises(Refusal, match=r"pooler.*run run_pretraining\.py from it first"):
+        load_model(SentimentModel, open_checkpoint(str(checkpoint_copy)), CLASSIFIER)
+    load_model(SparseBertForPreTraining, open_checkpoint(str(checkpoint_copy)), ("cls.", "bert.pooler."))
+    assert "bert.pooler.dense.weight" in capsys.readouterr().out
+
+
+def test_a_bare_encoder_is_taken(checkpoint_copy: Path) -> None:
+    """A BertModel's folder, whose tensors have no prefix, is compared like any other."""
+    expected = BertModel.from_pretrained(checkpoint_copy)
+    expected.save_pretrained(checkpoint_copy)
+    model = load_model(SentimentModel, open_checkpoint(str(checkpoint_copy)), CLASSIFIER)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(model.bert.state_dict()[name], tensor), name
+
+
+def test_half_precision_weights_arrive_as_fp32(checkpoint_copy: Path) -> None:
+    """Weights kept in bf16 are widened, not left narrow, and still count as equal."""
+    narrow = BertForPreTraining.from_pretrained(checkpoint_copy, dtype=torch.bfloat16)
+    narrow.save_pretrained(checkpoint_copy)
+    model = load_model(SentimentModel, open_checkpoint(str(checkpoint_copy)), CLASSIFIER)
+    assert model.dtype == torch.float32
+
+
+def test_no_weights_is_from_scratch(checkpoint_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder of config and tokenizer starts from scratch, and the script says so."""
+    (checkpoint_copy / "model.safetensors").unlink()
+    load_model(SentimentModel, open_checkpoint(str(checkpoint_copy)), CLASSIFIER)
+    assert "has no weights: starting from scratch" in capsys.readouterr().out
+
+
+def test_lineage_knows_changed_weights_and_tokenizers(checkpoint_copy: Path, tmp_path: Path) -> None:
+    """A folder that a run left is taken as it is, and refused once its weights or its tokenizer are others."""
+    checkpoint = open_checkpoint(str(checkpoint_copy))
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("one .\n", encoding="utf-8")
+    write_lineage(checkpoint_copy, "run_pretraining.py", checkpoint, {"train_file": [str(corpus)]})
+    made = open_checkpoint(str(checkpoint_copy)).lineage
+    assert made is not None
+    assert made["tokenizer_sha256"] == tokenizer_sha256(checkpoint.tokenizer)
+    assert list(made["data"]["train_file"]) == [str(corpus)]
+
+    options = json.loads((checkpoint_copy / "tokenizer_config.json").read_text())
+    (checkpoint_copy / "tokenizer_config.json").write_text(json.dumps(options | {"do_lower_case": False}))
+    with pytest.raises(Refusal, match="tokenizer is not the one"):
+        open_checkpoint(str(checkpoint_copy))
+    change_weights(checkpoint_copy, {"bert.pooler.dense.bias": torch.ones(32)})
+    with pytest.raises(Refusal, match=r"model\.safetensors is not the file"):
+        open_checkpoint(str(checkpoint_copy))
+
+
+def test_padding_and_cutting_do_not_change_a_tokenizers_hash(tiny_folder: Path) -> None:
+    """Calls leave their padding and truncation in a tokenizer; its hash is of what it cuts."""
+    tokenizer = open_checkpoint(str(tiny_folder)).tokenizer
+    before = tokenizer_sha256(tokenizer)
+    tokenizer(["profit rose .", "loss"], padding=True, truncation=True, max_length=5)
+    assert tokenizer_sha256(tokenizer) == before
+
+
+def test_the_sentiment_folder_is_a_stock_one(tiny_folder: Path, tmp_path: Path) -> None:
+    """AutoModelForSequenceClassification loads it with nothing of ours, to identical logits."""
+    labels = {0: "bad", 1: "so-so", 2: "good"}
+    model = load_model(SentimentModel, open_checkpoint(str(tiny_folder)), CLASSIFIER, id2label=labels).eval()
+    model.save_pretrained(tmp_path)
+    stock, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(stock).__name__ == stock.config.architectures[0] == "BertForSequenceClassification"
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert stock.config.id2label == labels
+    ids = torch.randint(5, 90, (3, 11))
+    assert torch.equal(stock.eval()(ids).logits, model(ids).logits)

@@ -1,0 +1,427 @@
+"""What cannot work is refused in one line before a model is loaded, and nothing is written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
+
+import pytest
+from transformers import PreTrainedModel
+
+import run_ner
+import run_pretraining
+import run_sentiment
+from two_stage.recipe import Refusal, run_script
+
+REPOSITORY = Path(__file__).parent.parent
+PRETRAINING, SENTIMENT, NER = SCRIPTS = ("run_pretraining.py", "run_sentiment.py", "run_ner.py")
+MODULES: dict[str, ModuleType] = {PRETRAINING: run_pretraining, SENTIMENT: run_sentiment, NER: run_ner}
+DATA = {PRETRAINING: "corpus.txt", SENTIMENT: "texts.csv", NER: "sentences.jsonl"}
+
+
+class ModelWanted(BaseException):
+    """A call came as far as the model: everything before it was found good."""
+
+
+@dataclass
+class Call:
+    """A call that is good until a test edits it."""
+
+    script: str
+    folder: Path  # the test's own
+    checkpoint: Path  # a copy that the test may spoil
+    flags: dict[str, list[str]]
+
+    @property
+    def output(self) -> Path:
+        """The output folder."""
+        return self.folder / "out"
+
+    def argv(self) -> list[str]:
+        """The typed flags."""
+        return [word for name, values in self.flags.items() for word in (f"--{name}", *values)]
+
+    def main(self) -> None:
+        """Run the script's main."""
+        MODULES[self.script].main(self.argv())
+
+    def data(self, flag: str, name: str, content: str) -> None:
+        """Give a data flag a file of this content."""
+        (self.folder / name).write_text(content, encoding="utf-8")
+        self.flags[flag] = [str(self.folder / name)]
+
+    def sentences(self, flag: str, *rows: tuple[list[str], list[str]]) -> None:
+        """Give a data flag tagged sentences."""
+        lines = [json.dumps({"tokens": tokens, "ner_tags": tags}) for tokens, tags in rows]
+        self.data(flag, f"{flag}.jsonl", "\n".join(lines) + "\n")
+
+    def recipe(self, text: str) -> None:
+        """Give the call a recipe."""
+        self.data("recipe", "given.yaml", text)
+
+    def config(self, **changed: Any) -> None:
+        """Change the checkpoint's config.json."""
+        path = self.checkpoint / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changed), encoding="utf-8")
+
+
+@pytest.fixture
+def call(tmp_path: Path, tiny_folder: Path, data_folder: Path) -> Callable[[str], Call]:
+    """A function that makes a good call of a script."""
+
+    def make(script: str) -> Call:
+        checkpoint = tmp_path / "checkpoint"
+        shutil.copytree(tiny_folder, checkpoint)
+        flags = {
+            "checkpoint": [str(checkpoint)],
+            "train_file": [str(data_folder / DATA[script])],
+            "output_dir": [str(tmp_path / "out")],
+            "max_length": ["32"],
+        }
+        if script == SENTIMENT:
+            flags["labels"] = ["bad", "so-so", "good"]
+        return Call(script, tmp_path, checkpoint, flags)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop a call that makes or loads a model."""
+
+    def wanted(*args: object, **kwargs: object) -> NoReturn:
+        raise ModelWanted
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", wanted)
+    monkeypatch.setattr(PreTrainedModel, "__init__", wanted)
+    for module in MODULES.values():
+        monkeypatch.setattr(module, "load_model", wanted)
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every path under a folder (or the path itself) with its bytes; empty where there is none."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in [folder, *folder.rglob("*")]} | {
+        "is there": b"" if folder.exists() else None
+    }
+
+
+# --- The bad calls ----------------------------------------------------------------------------------------------------
+
+
+def remove(call: Call, *names: str) -> None:
+    """Take files out of the checkpoint."""
+    for name in names:
+        (call.checkpoint / name).unlink(missing_ok=True)
+
+
+def only_pickled_weights(call: Call) -> None:
+    """A checkpoint as it was saved years ago."""
+    (call.checkpoint / "model.safetensors").rename(call.checkpoint / "pytorch_model.bin")
+
+
+def no_tokenizer(call: Call) -> None:
+    """A checkpoint of a model alone."""
+    remove(call, "tokenizer.json", "vocab.txt", "tokenizer_config.json")
+
+
+def output_is_a_file(call: Call) -> None:
+    """Something lies where the folder would be made."""
+    call.output.write_text("notes", encoding="utf-8")
+
+
+def output_under_a_file(call: Call) -> None:
+    """No folder can be made there."""
+    call.output.write_text("notes", encoding="utf-8")
+    call.flags["output_dir"] = [str(call.output / "deeper")]
+
+
+def output_with_foreign_files(call: Call) -> None:
+    """Somebody's folder, which is not to be mixed with a run."""
+    (call.output / "photos").mkdir(parents=True)
+    (call.output / "photos" / "a.jpg").write_bytes(b"\xff\xd8")
+
+
+def finished_run(call: Call) -> None:
+    """A finished run with another seed."""
+    call.output.mkdir()
+    (call.output / "recipe.yaml").write_text("seed: 1234\n", encoding="utf-8")
+    (call.output / "all_results.json").write_text("{}\n", encoding="utf-8")
+
+
+def cut_off_run(call: Call) -> None:
+    """A run with another seed that was cut off behind its first checkpoint."""
+    (call.output / "checkpoint-5").mkdir(parents=True)
+    (call.output / "recipe.yaml").write_text("seed: 1234\n", encoding="utf-8")
+
+
+class BadCall(NamedTuple):
+    """How a good call is spoiled, in which scripts, and what the message must say."""
+
+    scripts: tuple[str, ...]
+    spoil: Callable[[Call], object]
+    needles: list[str]
+
+
+def flag(name: str, *values: str) -> Callable[[Call], object]:
+    """Spoil one flag."""
+    return lambda call: call.flags.update({name: list(values)})
+
+
+CSV = "text,label\nProfit rose .,good\nCash fell .,bad\n"
+BAD_CALLS = {
+    "missing file": BadCall(SCRIPTS, flag("train_file", "gone.csv"), ["gone.csv", "no such file"]),
+    "missing validation file": BadCall(SCRIPTS, flag("validation_file", "gone.jsonl"), ["gone.jsonl", "no such file"]),
+    "missing test file": BadCall((SENTIMENT, NER), flag("test_file", "gone.jsonl"), ["gone.jsonl", "no such file"]),
+    "unread format": BadCall((SENTIMENT, NER), flag("train_file", __file__), ["test_refusals.py", ".jsonl"]),
+    "missing column": BadCall(
+        (PRETRAINING, SENTIMENT),
+        lambda call: call.data("train_file", "a.csv", "body,label\nProfit rose .,good\n"),
+        ["a.csv row 1", "no column text", "body, label", "--text_column"],
+    ),
+    "missing label column": BadCall(
+        (SENTIMENT,),
+        lambda call: call.data("train_file", "a.csv", "text,shade\nProfit rose .,good\n"),
+        ["a.csv row 1", "no column label", "text, shade", "--label_column"],
+    ),
+    "missing tokens column": BadCall(
+        (NER,), flag("tokens_column", "words"), ["sentences.jsonl row 1", "no column words", "--tokens_column"]
+    ),
+    "empty text": BadCall(
+        (SENTIMENT,), lambda call: call.data("train_file", "a.csv", CSV + ",good\n"), ["a.csv row 3", "text is empty"]
+    ),
+    "no row": BadCall((SENTIMENT,), lambda call: call.data("train_file", "a.csv", "text,label\n"), ["a.csv", "no row"]),
+    "text for a list": BadCall(
+        (NER,),
+        lambda call: call.data("train_file", "a.jsonl", '{"tokens": "Lima rose", "ner_tags": ["B-LOC", "O"]}\n'),
+        ["a.jsonl row 1", "tokens", "list"],
+    ),
+    "recipe with an unknown key": BadCall(
+        SCRIPTS, lambda call: call.recipe("seed: 1\nlearning_rat: 1\n"), ["given.yaml", "learning_rat", "learning_rate"]
+    ),
+    "unknown flag": BadCall(SCRIPTS, flag("max_lenght", "9"), ["--max_lenght", "max_length"]),
+    "no checkpoint": BadCall(SCRIPTS, lambda call: call.flags.pop("checkpoint"), ["--checkpoint"]),
+    "checkpoint folder missing": BadCall(SCRIPTS, flag("checkpoint", "outputs/none"), ["outputs/none", "no such"]),
+    "checkpoint without config": BadCall(SCRIPTS, lambda call: remove(call, "config.json"), ["config.json"]),
+    "config that is no JSON": BadCall(
+        SCRIPTS, lambda call: (call.checkpoint / "config.json").write_text("{"), ["config.json", "JSON"]
+    ),
+    "checkpoint of RoBERTa": BadCall(SCRIPTS, lambda call: call.config(model_type="roberta"), ["roberta", "bert"]),
+    "checkpoint without tokenizer": BadCall(SCRIPTS, no_tokenizer, ["no tokenizer", "tokenizer.json"]),
+    "pickled weights only": BadCall(SCRIPTS, only_pickled_weights, ["pickle", "safetensors"]),
+    "tokenizer too large": BadCall(SCRIPTS, lambda call: call.config(vocab_size=100), ["116", "100"]),
+    "max_length above positions": BadCall(SCRIPTS, flag("max_length", "65"), ["--max_length 65", "64"]),
+    "max_length too short": BadCall(SCRIPTS, flag("max_length", "3"), ["--max_length 3"]),
+    "output is a file": BadCall(SCRIPTS, output_is_a_file, ["out", "is a file", "--output_dir"]),
+    "output under a file": BadCall(SCRIPTS, output_under_a_file, ["out", "--output_dir"]),
+    "output with foreign files": BadCall(SCRIPTS, output_with_foreign_files, ["out", "holds no run", "--output_dir"]),
+    "output with another finished run": BadCall(SCRIPTS, finished_run, ["out", "seed 1234 →", "--output_dir"]),
+    "output with another run cut off": BadCall(SCRIPTS, cut_off_run, ["out", "seed 1234 →", "--output_dir"]),
+    "one document only": BadCall(
+        (PRETRAINING,),
+        lambda call: call.data("train_file", "a.txt", "profit rose .\ncash fell .\n"),
+        ["document", "two", "blank line"],
+    ),
+    "one held-out document only": BadCall(
+        (PRETRAINING,),
+        lambda call: call.data("validation_file", "a.txt", "profit rose .\ncash fell .\n"),
+        ["1 document(s) to validation", "two"],
+    ),
+    "share above 1": BadCall((PRETRAINING,), flag("mask_probability", "15"), ["--mask_probability 15", "0 and 1"]),
+    "share below 0": BadCall((PRETRAINING,), flag("validation_fraction", "-0.1"), ["--validation_fraction -0.1"]),
+    "label not in labels": BadCall((SENTIMENT,), flag("labels", "bad", "good"), ["texts.csv row", "so-so", "--labels"]),
+    "label twice": BadCall((SENTIMENT,), flag("labels", "bad", "good", "bad"), ["--labels", "twice"]),
+    "no labels": BadCall(
+        (SENTIMENT,), lambda call: call.flags.pop("labels"), ["--labels", "order", "bad, good, so-so"]
+    ),
+    "no data to make a sentiment model from": BadCall(
+        (SENTIMENT,),
+        lambda call: (call.flags.pop("labels"), call.flags.update(test_file=call.flags.pop("train_file"))),
+        ["no sentiment model", "--train_file"],
+    ),
+    "rows without a label": BadCall(
+        (SENTIMENT,),
+        lambda call: call.data("test_file", "a.jsonl", '{"text": "a", "label": "bad"}\n{"text": "b"}\n'),
+        ["a.jsonl", "1 of 2", "label all or none"],
+    ),
+    "nine tokens but eight tags": BadCall(
+        (NER,),
+        lambda call: call.sentences("train_file", (["Lima"], ["B-LOC"]), (["a"] * 9, ["O"] * 8)),
+        ["train_file.jsonl row 2", "9 tokens", "8 tags"],
+    ),
+    "tag that is not IOB2": BadCall(
+        (NER,),
+        lambda call: call.sentences("train_file", (["Lima"], ["B-LOC"]), (["Oslo"], ["S-LOC"])),
+        ["train_file.jsonl row 2", "S-LOC", "IOB2"],
+    ),
+    "tag without type": BadCall(
+        (NER,), lambda call: call.sentences("train_file", (["Lima"], ["B-"])), ["row 1", "'B-'", "IOB2"]
+    ),
+    "validation tag unknown in train": BadCall(
+        (NER,),
+        lambda call: call.sentences("validation_file", (["Lima"], ["B-LOC"]), (["Hill"], ["B-PER"])),
+        ["validation_file.jsonl row 2", "B-PER", "O, B-LOC, I-LOC"],
+    ),
+    "test tag unknown in train": BadCall(
+        (NER,), lambda call: call.sentences("test_file", (["Hill"], ["B-PER"])), ["test_file.jsonl row 1", "B-PER"]
+    ),
+    "half precision on a CPU": BadCall(SCRIPTS, flag("precision", "bf16"), ["half precision", "GPU", "auto"]),
+    "transformers' own half precision on a CPU": BadCall(SCRIPTS, flag("fp16", "true"), ["half precision", "GPU"]),
+    "wrong type": BadCall(SCRIPTS, flag("learning_rate", "fast"), ["--learning_rate", "fast"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "script"), [(name, script) for name, bad in BAD_CALLS.items() for script in bad.scripts]
+)
+def test_bad_calls_are_refused_before_any_model(call: Callable[[str], Call], name: str, script: str) -> None:
+    """One line names the thing, no model is loaded, and the output folder is as it was."""
+    bad, made = BAD_CALLS[name], call(script)
+    bad.spoil(made)
+    before = contents(made.output)
+    with pytest.raises(Refusal) as refusal:
+        made.main()
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert [needle for needle in bad.needles if needle not in message] == [], message
+    assert contents(made.output) == before
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_good_call_comes_as_far_as_the_model(call: Callable[[str], Call], script: str) -> None:
+    """What the bad calls are made from is good, so that each is refused for its own fault alone."""
+    made = call(script)
+    with pytest.raises(ModelWanted):
+        made.main()
+    assert not made.output.exists()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_check_only_writes_nothing(call: Callable[[str], Call], script: str) -> None:
+    """It reads and checks all that a run would, loads no model and makes no folder."""
+    made = call(script)
+    made.flags["check_only"] = []
+    made.main()
+    assert not made.output.exists()
+
+
+# --- Exit codes and what stands on the screen -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("argv", [["--trian_file", "x.csv"], ["--seed", "many"], ["--checkpoint"]])
+def test_refusals_without_data_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str, argv: list[str]
+) -> None:
+    """A mistyped flag is all that is told, not that a quickstart runs, which does not."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(sys, "argv", [script, *argv])
+    with pytest.raises(SystemExit) as ended:
+        run_script(MODULES[script].main)
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{script}: ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "raised", "code", "shown"),
+    [
+        (["a"], None, 0, ""),
+        (["a"], Refusal("file.csv: is empty"), 2, "run.py: file.csv: is empty\n"),
+        (["a", "--debug"], Refusal("file.csv: is empty"), 2, "Traceback"),
+        (["a"], KeyboardInterrupt(), 130, "run.py: interrupted"),
+    ],
+)
+def test_run_script_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    raised: BaseException | None,
+    code: int,
+    shown: str,
+) -> None:
+    """0 done, 2 refused, 130 interrupted; --debug is taken away from what main sees."""
+    seen: list[str] = []
+
+    def main(given: list[str]) -> None:
+        seen.extend(given)
+        if raised:
+            raise raised
+
+    monkeypatch.setattr(sys, "argv", ["folder/run.py", *argv])
+    with pytest.raises(SystemExit) as ended:
+        run_script(main)
+    assert (ended.value.code, seen) == (code, ["a"])
+    assert capsys.readouterr().err.startswith(shown)
+
+
+def test_errors_that_are_no_refusal_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of the program is not dressed up as one of the user's."""
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    with pytest.raises(ZeroDivisionError):
+        run_script(lambda argv: 1 // len(argv))
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_only_one_process_tells_the_refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, lines: int
+) -> None:
+    """Under a launcher every process refuses, and one says so."""
+
+    def main(argv: list[str]) -> NoReturn:
+        raise Refusal("no")
+
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit):
+        run_script(main)
+    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def process(script: str, folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as a user does, in an empty folder."""
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / script), *argv], cwd=folder, env=os.environ, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_process_refuses_in_one_line(call: Callable[[str], Call], script: str) -> None:
+    """A bad row: exit code 2, one line that begins with the script's name, no traceback; and one with --debug."""
+    made = call(script)
+    made.data("train_file", "bad.jsonl", '{"body": "Profit rose ."}\n')
+    folder = made.folder / "empty"
+    folder.mkdir()
+    refused = process(script, folder, *made.argv())
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    lines = refused.stderr.splitlines()
+    assert len(lines) == 1, refused.stderr
+    assert lines[0].startswith(f"{script}: ")
+    assert "bad.jsonl row 1" in lines[0]
+    debugged = process(script, folder, *made.argv(), "--debug")
+    assert debugged.returncode == 2
+    assert "Traceback" in debugged.stderr
+    assert "bad.jsonl row 1" in debugged.stderr
+    assert list(folder.iterdir()) == []
+    assert not made.output.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_process_shows_its_help(tmp_path: Path, script: str) -> None:
+    """Exit code 0, with every flag of the script's own, and a hundred more with --help_all."""
+    shown = process(script, tmp_path, "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    own = [f"--{name}" for name in MODULES[script].Settings.__dataclass_fields__]
+    assert [name for name in own if f"{name} " not in shown.stdout] == []
+    everything = process(script, tmp_path, "--help_all")
+    assert everything.returncode == 0
+    assert everything.stdout.count("\n  --") > shown.stdout.count("\n  --") + 50

@@ -1,0 +1,459 @@
+"""Scores against values worked by hand and independent computation; and what is told of them."""
+
+import json
+import math
+import socket
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from two_stage import report
+from two_stage.checkpoints import Run, begin_run, changed_settings, left_as_it_is, open_run, write_results
+from two_stage.recipe import Refusal
+from two_stage.scores import EntityScores, PretrainingScores, SentimentScores
+
+QUICK = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def pretraining(rows: list[list[float]]) -> dict[str, float]:
+    """Stage one's scores of rows."""
+    return PretrainingScores(keep_in_memory=True).compute(rows=rows)
+
+
+def sentiment(predicted: list[int], gold: list[int], labels: int) -> dict[str, float]:
+    """Scores of shades."""
+    return SentimentScores(keep_in_memory=True).compute(predictions=predicted, references=gold, labels=labels)
+
+
+def entities(predicted: list[list[str]], gold: list[list[str]]) -> dict[str, float]:
+    """Scores of tags."""
+    return EntityScores(keep_in_memory=True).compute(predictions=predicted, references=gold)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No score is loaded or looked up anywhere."""
+
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
+        raise AssertionError("a score asked for the network")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+# --- Stage one --------------------------------------------------------------------------------------------------------
+
+
+def test_pretraining_scores_of_a_worked_example() -> None:
+    """Three pairs with 4, 0 and 1 masked words: means are over words and over pairs, not over pairs' means."""
+    scores = pretraining([[4, 8.0, 1, 0.5, 1], [0, 0.0, 0, 1.0, 0], [1, 2.0, 1, 0.0, 1]])
+    assert scores == pytest.approx(
+        {
+            "mlm_loss": 2.0,
+            "nsp_loss": 0.5,
+            "loss": 2.5,
+            "mlm_accuracy": 0.4,
+            "nsp_accuracy": 2 / 3,
+            "perplexity": math.exp(2.0),
+        }
+    )
+
+
+@QUICK
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 20), st.floats(0, 50), st.integers(0, 20), st.floats(0, 5), st.integers(0, 1)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_pretraining_scores_equal_a_naive_computation(rows: list[tuple[float, ...]]) -> None:
+    """Perplexity is of the masked words alone, whatever the next-sentence loss is."""
+    scores = pretraining([list(row) for row in rows])
+    words = sum(row[0] for row in rows) or 1
+    mlm, nsp = sum(row[1] for row in rows) / words, sum(row[3] for row in rows) / len(rows)
+    assert scores["mlm_loss"] == pytest.approx(mlm)
+    assert scores["nsp_loss"] == pytest.approx(nsp)
+    assert scores["loss"] == pytest.approx(mlm + nsp)
+    assert scores["perplexity"] == pytest.approx(math.exp(min(mlm, 700)))
+    assert scores["mlm_accuracy"] == pytest.approx(sum(row[2] for row in rows) / words)
+    assert scores["nsp_accuracy"] == pytest.approx(sum(row[4] for row in rows) / len(rows))
+
+
+def test_perplexity_of_a_broken_model_is_a_number() -> None:
+    """A loss of 10,000 nats does not overflow, a NaN stays one."""
+    assert math.isfinite(pretraining([[1, 1e4, 0, 0, 0]])["perplexity"])
+    assert math.isnan(pretraining([[1, math.nan, 0, 0, 0]])["perplexity"])
+
+
+# --- Sentiment --------------------------------------------------------------------------------------------------------
+
+
+def naive_sentiment(predicted: list[int], gold: list[int], labels: int) -> dict[str, float]:
+    """The four scores by their definitions."""
+    f1 = []
+    for label in sorted(set(gold)):
+        right = sum(p == g == label for p, g in zip(predicted, gold, strict=True))
+        f1.append(2 * right / (predicted.count(label) + gold.count(label)))
+    observed = np.zeros((labels, labels))
+    for p, g in zip(predicted, gold, strict=True):
+        observed[g, p] += 1
+    expected = np.outer(observed.sum(1), observed.sum(0)) / len(gold)
+    weights = np.subtract.outer(np.arange(labels), np.arange(labels)) ** 2
+    disagreement = (weights * expected).sum()
+    return {
+        "accuracy": sum(p == g for p, g in zip(predicted, gold, strict=True)) / len(gold),
+        "macro_f1": sum(f1) / len(f1),
+        "quadratic_kappa": 1 - (weights * observed).sum() / disagreement if disagreement else 1.0,
+        "mean_absolute_error": sum(abs(p - g) for p, g in zip(predicted, gold, strict=True)) / len(gold),
+    }
+
+
+def test_sentiment_scores_of_a_worked_example() -> None:
+    """Four texts of three shades, two right, one off by one, one off by two."""
+    scores = sentiment([0, 1, 1, 0], [0, 1, 2, 2], labels=3)
+    # F1 of the shades: 2/3, 2/3, 0. Kappa: observed 1 + 4; expected, margins gold 1 1 2 and predicted 2 2 0, over 4:
+    # (0·2 + 1·2) + (1·2 + 0·2) + (4·4 + 1·4) = 24, 24 / 4 = 6; 1 - 5 / 6.
+    assert scores == pytest.approx(
+        {"accuracy": 0.5, "macro_f1": 4 / 9, "quadratic_kappa": 1 / 6, "mean_absolute_error": 0.75}
+    )
+
+
+@QUICK
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30),
+    labels=st.integers(5, 7),
+)
+def test_sentiment_scores_equal_a_naive_computation(pairs: list[tuple[int, int]], labels: int) -> None:
+    """Also where some shades are never predicted, or there are none of them."""
+    predicted, gold = [p for p, _ in pairs], [g for _, g in pairs]
+    assert sentiment(predicted, gold, labels) == pytest.approx(naive_sentiment(predicted, gold, labels))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gold", "kappa"),
+    [([2, 2, 2], [2, 2, 2], 1.0), ([0, 1, 2], [0, 1, 2], 1.0), ([1, 1, 1], [2, 2, 2], 0.0), ([2, 0], [0, 2], -1.0)],
+)
+def test_kappa_at_its_ends(predicted: list[int], gold: list[int], kappa: float) -> None:
+    """All right is 1, even with one shade only, where the formula is 0 / 0; always beside it is 0; reversed is -1."""
+    assert sentiment(predicted, gold, 3)["quadratic_kappa"] == pytest.approx(kappa)
+
+
+# --- Entities ---------------------------------------------------------------------------------------------------------
+
+
+def naive_entities(tags: list[str]) -> set[tuple[str, int, int]]:
+    """Strict IOB2: only a B- begins an entity, and it goes on through I- of its own type; an orphan I- is nothing."""
+    found, start = set(), None
+    for i, tag in enumerate([*tags, "O"]):
+        if start is not None and tag != f"I-{tags[start][2:]}":
+            found.add((tags[start][2:], start, i))
+            start = None
+        if tag.startswith("B-"):
+            start = i
+    return found
+
+
+def naive_scores(predicted: list[list[str]], gold: list[list[str]]) -> dict[str, float]:
+    """Counts over all sentences: an entity is right if a gold one has its type and both its ends."""
+    guesses = {(i, *found) for i, tags in enumerate(predicted) for found in naive_entities(tags)}
+    truths = {(i, *found) for i, tags in enumerate(gold) for found in naive_entities(tags)}
+    right = len(guesses & truths)
+    words = [(p, g) for ps, gs in zip(predicted, gold, strict=True) for p, g in zip(ps, gs, strict=True)]
+    return {
+        "precision": right / len(guesses) if guesses else 0.0,
+        "recall": right / len(truths) if truths else 0.0,
+        "f1": 2 * right / (len(guesses) + len(truths)) if guesses or truths else 0.0,
+        "word_accuracy": sum(p == g for p, g in words) / len(words),
+    }
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        ("O O", set()),
+        ("B-A I-A O", {("A", 0, 2)}),
+        ("B-A B-A", {("A", 0, 1), ("A", 1, 2)}),
+        ("I-A I-A", set()),
+        ("B-A I-B I-B", {("A", 0, 1)}),
+        ("B-A O I-A", {("A", 0, 1)}),
+        ("I-A B-A I-A", {("A", 1, 3)}),
+        ("B-A I-B I-A", {("A", 0, 1)}),
+    ],
+)
+def test_entities_of_worked_examples(tags: str, found: set[tuple[str, int, int]]) -> None:
+    """The naive reading finds what strict IOB2 means, and the scores find it too: a perfect score where any is."""
+    assert naive_entities(tags.split()) == found
+    gold = ["O"] * len(tags.split())
+    for kind, start, end in found:
+        gold[start:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - start - 1)]
+    scores = entities([tags.split()], [gold])
+    assert scores["f1"] == (1.0 if found else 0.0)
+
+
+def test_entity_scores_of_a_worked_example() -> None:
+    """Gold has three entities; of the two that are predicted, one has a wrong end."""
+    gold = [["B-LOC", "I-LOC", "O", "B-ORG"], ["B-LOC", "O"]]
+    predicted = [["B-LOC", "O", "O", "B-ORG"], ["O", "O"]]
+    assert entities(predicted, gold) == pytest.approx(
+        {"precision": 1 / 2, "recall": 1 / 3, "f1": 0.4, "word_accuracy": 4 / 6}
+    )
+
+
+TAGS = st.sampled_from(["O", "O", "B-A", "I-A", "B-B", "I-B"])
+SENTENCES = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=8), min_size=1, max_size=5)
+
+
+@settings(QUICK, max_examples=100)
+@given(sentences=SENTENCES)
+def test_entity_scores_equal_a_naive_count(sentences: list[list[tuple[str, str]]]) -> None:
+    """On legal and illegal sequences of tags, also where nothing is predicted or there is nothing to find."""
+    predicted, gold = ([[pair[i] for pair in sentence] for sentence in sentences] for i in (0, 1))
+    assert entities(predicted, gold) == pytest.approx(naive_scores(predicted, gold))
+
+
+# --- Batches ----------------------------------------------------------------------------------------------------------
+
+BATCHED: list[tuple[Any, dict[str, list[Any]], dict[str, Any]]] = [
+    (PretrainingScores, {"rows": [[4, 8.0, 1, 0.5, 1], [0, 0, 0, 1.0, 0], [1, 2.0, 1, 0, 1], [3, 1.0, 2, 0.1, 0]]}, {}),
+    (SentimentScores, {"predictions": [0, 1, 1, 0, 2], "references": [0, 1, 2, 2, 1]}, {"labels": 3}),
+    (
+        EntityScores,
+        {
+            "predictions": [["B-A", "O", "B-B"], ["I-A"], ["B-A", "I-A"], ["O", "B-B"]],
+            "references": [["B-A", "I-A", "B-B"], ["B-A"], ["B-A", "I-A"], ["B-A", "B-B"]],
+        },
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(("metric", "columns", "options"), BATCHED, ids=["pretraining", "sentiment", "entities"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_batches_add_up(metric: Any, columns: dict[str, list[Any]], options: dict[str, Any], size: int) -> None:
+    """Rows that are added batch by batch, the last one shorter, score as all at once."""
+    whole = metric(keep_in_memory=True).compute(**columns, **options)
+    parts = metric(keep_in_memory=True)
+    rows = len(next(iter(columns.values())))
+    for start in range(0, rows, size):
+        parts.add_batch(**{name: values[start : start + size] for name, values in columns.items()})
+    assert parts.compute(**options) == pytest.approx(whole)
+
+
+# --- What is told of a run --------------------------------------------------------------------------------------------
+
+
+def finished(folder: Path, **scores: float) -> Path:
+    """A folder with results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_results(folder, scores)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("scores", "lines"),
+    [
+        ({}, []),
+        ({"total_runtime": 3.0, "train_loss": 1.0}, []),
+        ({"eval_f1": 0.5, "eval_loss": 1.0}, [("validation", "entity F1", "0.500")]),
+        ({"eval_f1": 0.5, "test_f1": 0.25, "test_loss": 1.0}, [("test", "entity F1", "0.250")]),
+        ({"eval_f1": 0.5, "test_runtime": 1.0, "test_loss": 1.0}, [("validation", "entity F1", "0.500")]),
+        (
+            {"eval_nsp_accuracy": 0.5, "eval_mlm_loss": 2.0},
+            [("validation", "masked-word loss (nats)", "2.000"), ("validation", "next-sentence accuracy", "0.500")],
+        ),
+        ({"eval_perplexity": math.nan}, [("validation", "masked-word perplexity", "nan")]),
+    ],
+)
+def test_headline_scores(scores: dict[str, float], lines: list[tuple[str, str, str]]) -> None:
+    """The test split's if it was scored, else the validation split's, in a fixed order."""
+    assert report.score_lines(scores) == lines
+
+
+def test_every_headline_is_a_score_that_is_computed() -> None:
+    """The names of the report are those of the metrics."""
+    computed = pretraining([[1, 1.0, 1, 1.0, 1]]) | sentiment([0], [0], 2) | entities([["B-A"]], [["B-A"]])
+    assert set(report.HEADLINES) <= set(computed)
+
+
+def test_summary_table(tmp_path: Path) -> None:
+    """One block a run: its name, one score a line, its minutes and its folder, in even columns."""
+    one = finished(tmp_path / "one", eval_mlm_loss=2.5, eval_perplexity=12.182, total_runtime=90.0)
+    two = finished(tmp_path / "second run", total_runtime=6.0)
+    lines = report.summary_table([one, two]).splitlines()
+    assert [line.split() for line in lines[:1]] == [["made", "scores", "took", "lies", "in"]]
+    assert set(lines[1]) == {"-", " "}
+    assert lines[2].split("  ")[0] == "one"
+    assert "masked-word loss (nats) 2.500 (validation)" in lines[2]
+    assert "1.5 min" in lines[2]
+    assert lines[2].endswith(str(one))
+    assert lines[3].strip() == "masked-word perplexity 12.182 (validation)"
+    assert lines[4].startswith("second run")
+    assert "no split scored" in lines[4]
+    assert "0.1 min" in lines[4]
+    assert len(lines) == 5
+    assert lines[2].index("masked") == lines[3].index("masked") == lines[4].index("no split")
+
+
+def test_model_card(tmp_path: Path) -> None:
+    """Usage with the folder's name, facts that cannot break out of their cells, and the scores."""
+    card = report.Card("A model", 'model = load("FOLDER")')
+    facts = {"started from": "a|b <script>x</script>", "train_file": "one.csv,\n two|.csv"}
+    report.write_model_card(finished(tmp_path / "made"), card, {"test_f1": 0.5, "eval_f1": 0.75}, facts)
+    lines = (tmp_path / "made" / "README.md").read_text(encoding="utf-8").splitlines()
+    assert lines[:4] == ["---", "library_name: transformers", "---", "# A model"]
+    assert 'model = load("made")' in lines
+    assert "| started from | a\\|b &lt;script>x&lt;/script> |" in lines
+    assert "| train_file | one.csv, two\\|.csv |" in lines
+    assert "| entity F1 | test | 0.500 |" in lines
+    assert not any("0.750" in line for line in lines)
+    assert any("One run, one seed" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("scores", "known"), [({"train_loss": 1.0}, False), ({"eval_f1": 0.5, "test_runtime": 1.0}, True)]
+)
+def test_model_card_says_where_nothing_was_held_out(tmp_path: Path, scores: dict[str, float], known: bool) -> None:
+    """A card without a score says that nothing is known; one of a run with an untagged test file shows validation."""
+    report.write_model_card(tmp_path, report.Card("A model", ""), scores, {})
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert ("No held-out split" in text) is not known
+    assert ("0.500" in text) is known
+
+
+def test_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints the finished runs among the folders."""
+    report.main([str(finished(tmp_path / "one", eval_f1=0.5)), str(tmp_path / "none")])
+    assert "entity F1 0.500 (validation)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folders", [[], ["nowhere"]])
+def test_report_command_of_no_run_fails(folders: list[str]) -> None:
+    """The exit code is not zero, and the message names the file that is missing."""
+    with pytest.raises(SystemExit) as ended:
+        report.main(folders)
+    assert ended.value.code
+    assert "all_results.json" in str(ended.value.code)
+    assert all(folder in str(ended.value.code) for folder in folders)
+
+
+# --- One run a folder -------------------------------------------------------------------------------------------------
+
+RECIPE = {"seed": 7, "learning_rate": 5e-5, "labels": ["a b", "c"], "check_only": True, "output_dir": "somewhere"}
+
+
+def begun(folder: Path, **changed: Any) -> Path:
+    """A run's folder as it is at the run's start."""
+    begin_run(Run(folder), RECIPE | changed, "run_sentiment.py")
+    return folder
+
+
+def test_a_folder_that_is_not_there_or_empty_is_a_new_run(tmp_path: Path) -> None:
+    """Nothing is made by looking."""
+    assert open_run(str(tmp_path / "new"), RECIPE) == Run(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert open_run(str(tmp_path), RECIPE) == Run(tmp_path)
+
+
+def test_a_run_without_checkpoint_begins_anew(tmp_path: Path) -> None:
+    """It was cut off before it had anything to lose, so its settings may be changed, too."""
+    assert open_run(str(begun(tmp_path / "run")), RECIPE) == Run(tmp_path / "run")
+    assert open_run(str(tmp_path / "run"), RECIPE | {"seed": 8}) == Run(tmp_path / "run")
+
+
+def test_a_run_cut_off_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    """The last one by number, not by name."""
+    folder = begun(tmp_path / "run")
+    for step in (5, 100, 20):
+        (folder / f"checkpoint-{step}").mkdir()
+    assert open_run(str(folder), RECIPE) == Run(folder, checkpoint=str(folder / "checkpoint-100"))
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its scores are given back, even where checkpoints are left."""
+    folder = finished(begun(tmp_path / "run"), eval_f1=0.5)
+    (folder / "checkpoint-5").mkdir()
+    run = open_run(str(folder), RECIPE | {"output_dir": "elsewhere"})
+    assert run == Run(folder, scores={"eval_f1": 0.5})
+    assert left_as_it_is(run) == {"eval_f1": 0.5}
+    assert "left as it is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("state", ["finished", "cut off"])
+def test_a_run_with_other_settings_is_not_touched(tmp_path: Path, state: str) -> None:
+    """The message says which settings, before and now."""
+    folder = begun(tmp_path / "run")
+    if state == "finished":
+        finished(folder)
+    else:
+        (folder / "checkpoint-5").mkdir()
+    with pytest.raises(Refusal, match=r"seed 7 → 8.*another --output_dir"):
+        open_run(str(folder), RECIPE | {"seed": 8})
+
+
+def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
+    """A file, and a folder with anything in it but a run."""
+    (tmp_path / "notes").write_text("x", encoding="utf-8")
+    with pytest.raises(Refusal, match="notes: is a file"):
+        open_run(str(tmp_path / "notes"), RECIPE)
+    with pytest.raises(Refusal, match="holds no run"):
+        open_run(str(tmp_path), RECIPE)
+
+
+def test_results_cut_off_in_the_writing_are_refused(tmp_path: Path) -> None:
+    """Half a file of results is no finished run, and no traceback either: it is named, or the run goes on."""
+    folder = begun(tmp_path / "run")
+    (folder / "all_results.json").write_text('{"eval_f1": 0.', encoding="utf-8")
+    try:
+        assert open_run(str(folder), RECIPE).scores is None
+    except Refusal as refusal:
+        assert "all_results.json" in str(refusal)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "changed"),
+    [
+        ({}, {}, ""),
+        ({"output_dir": "a"}, {"output_dir": "b"}, ""),
+        ({"learning_rate": "5.0e-05"}, {"learning_rate": 5e-5}, ""),
+        ({"seed": "7"}, {"seed": 7.0}, ""),
+        ({"check_only": "true"}, {"check_only": True}, ""),
+        ({"labels": ["a", "1"]}, {"labels": ["a", "1"]}, ""),
+        ({"learning_rate": "2.0e-05"}, {"learning_rate": 5e-5}, "learning_rate 2.0e-05 → 5e-05"),
+        ({}, {"seed": 7}, "seed default → 7"),
+        ({"seed": "7"}, {}, "seed 7 → default"),
+        ({"b": "1", "a": "x"}, {"b": 2, "a": "y"}, "a x → y, b 1 → 2"),
+        ({"check_only": "true"}, {"check_only": False}, "check_only true → false"),
+        ({"labels": ["a", "b"]}, {"labels": ["b", "a"]}, "labels a b → b a"),
+        ({"save_strategy": "no"}, {"save_strategy": "epoch"}, "save_strategy no → epoch"),
+    ],
+)
+def test_changed_settings(before: dict[str, Any], now: dict[str, Any], changed: str) -> None:
+    """What stands in the file as text and what argparse gives are compared by value; the output folder is left out."""
+    assert changed_settings(before, now) == changed
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"checkpoint": "outputs/News"}, {"checkpoint": "outputs/news"}),
+        ({"text_column": "Text"}, {"text_column": "text"}),
+        ({"labels": ["very bad", "good"]}, {"labels": ["very", "bad good"]}),
+        ({"train_file": ["a b.csv"]}, {"train_file": ["a", "b.csv"]}),
+    ],
+)
+def test_settings_that_only_look_alike_are_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Names in other letters, and lists that are parted elsewhere, are others."""
+    assert changed_settings(before, now) != ""
+
+
+def test_results_are_the_json_that_they_were(tmp_path: Path) -> None:
+    """Scores keep every digit."""
+    scores = {"b": 0.1 + 0.2, "a": 1e-300}
+    write_results(tmp_path, scores)
+    assert json.loads((tmp_path / "all_results.json").read_text(encoding="utf-8")) == scores

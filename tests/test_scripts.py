@@ -1,0 +1,205 @@
+"""The three scripts, one behind the other, on tiny data: what they leave, what they do when called again."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, pipeline
+
+import run_ner
+import run_pretraining
+import run_sentiment
+from tests.conftest import SHADES
+from two_stage.handoff import file_sha256
+from two_stage.recipe import Refusal
+
+MODEL_FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+RUN_FILES = {"README.md", "all_results.json", "lineage.json", "recipe.yaml", "trainer_state.json"}
+CHECKPOINT_FILES = MODEL_FILES | {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
+QUICK = ["--max_length", "32", "--use_cpu", "--per_device_train_batch_size", "8", "--logging_steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished run of each script; stage two starts from stage one's folder."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = {name: folder / name for name in ("pretraining", "sentiment", "ner")}
+    corpus, texts = str(data_folder / "corpus.txt"), str(data_folder / "texts.csv")
+    sentences = str(data_folder / "sentences.jsonl")
+    start = ["--checkpoint", str(tiny_folder), "--train_file", corpus, "--output_dir", str(made["pretraining"])]
+    run_pretraining.main([*start, *QUICK, "--max_steps", "4", "--save_steps", "2"])
+    for name, main, file, more in (
+        ("sentiment", run_sentiment.main, texts, ["--labels", *SHADES]),
+        ("ner", run_ner.main, sentences, []),
+    ):
+        start = ["--checkpoint", str(made["pretraining"]), "--output_dir", str(made[name]), "--train_file", file]
+        main([*start, "--validation_file", file, "--test_file", file, *more, *QUICK, "--num_train_epochs", "2"])
+    return made
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """Every file below a folder with its hash."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("name", "results", "checkpoints"),
+    [
+        ("pretraining", {"corpus_report.json"}, (2, 4)),
+        ("sentiment", {"predictions.csv"}, (12,)),
+        ("ner", {"predictions.jsonl"}, (12,)),
+    ],
+)
+def test_folder_contents(runs: dict[str, Path], name: str, results: set[str], checkpoints: tuple[int, ...]) -> None:
+    """Exactly the promised files: safetensors, and no pickled arguments."""
+    expected = MODEL_FILES | RUN_FILES | results
+    expected |= {f"checkpoint-{step}/{file}" for step in checkpoints for file in CHECKPOINT_FILES}
+    assert set(files_of(runs[name])) == expected
+
+
+def test_scores_that_other_tools_read(runs: dict[str, Path]) -> None:
+    """The keys of all_results.json, all finite numbers."""
+    promised = {
+        "pretraining": "eval_mlm_loss eval_mlm_accuracy eval_perplexity eval_nsp_loss eval_nsp_accuracy "
+        "train_samples_per_second train_tokens_per_second",
+        "sentiment": "eval_accuracy eval_macro_f1 eval_quadratic_kappa eval_mean_absolute_error test_accuracy "
+        "test_macro_f1 test_quadratic_kappa test_mean_absolute_error train_samples_per_second",
+        "ner": "eval_precision eval_recall eval_f1 test_precision test_recall test_f1 train_samples_per_second",
+    }
+    for name, keys in promised.items():
+        scores = json.loads((runs[name] / "all_results.json").read_text())
+        for key in keys.split():
+            assert isinstance(scores[key], float), (name, key)
+            assert scores[key] == scores[key]
+    report = json.loads((runs["pretraining"] / "corpus_report.json").read_text())
+    assert {"random_next_share", "padding_share"} <= report.keys()
+
+
+def test_training_learns(runs: dict[str, Path]) -> None:
+    """The loss of the entity run falls: the tags of the tiny data follow from the words."""
+    history = json.loads((runs["ner"] / "trainer_state.json").read_text())["log_history"]
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    assert losses[-1] < losses[0]
+
+
+def test_lineage_is_a_chain(runs: dict[str, Path], tiny_folder: Path, data_folder: Path) -> None:
+    """Stage two's lineage names stage one's weights, and inside it stands what stage one came from."""
+    made = json.loads((runs["sentiment"] / "lineage.json").read_text())
+    assert made["weights_sha256"] == file_sha256(runs["sentiment"] / "model.safetensors")
+    assert made["checkpoint"]["weights_sha256"] == file_sha256(runs["pretraining"] / "model.safetensors")
+    before = made["checkpoint"]["lineage"]
+    assert before["script"] == "run_pretraining.py"
+    assert before["checkpoint"]["weights_sha256"] == file_sha256(tiny_folder / "model.safetensors")
+    corpus = data_folder / "corpus.txt"
+    assert before["data"] == {"train_file": {str(corpus): file_sha256(corpus)}}
+    assert before["tokenizer_sha256"] == made["tokenizer_sha256"]
+
+
+def test_stage_one_keeps_encoder_and_pooler(runs: dict[str, Path]) -> None:
+    """BertModel takes the folder and misses nothing."""
+    _, info = BertModel.from_pretrained(runs["pretraining"], output_loading_info=True)
+    assert not info["missing_keys"]
+
+
+def test_sentiment_pipeline_gives_the_written_probabilities(runs: dict[str, Path]) -> None:
+    """The stock pipeline loads the folder and gives predictions.csv's numbers, in the order of the shades."""
+    with open(runs["sentiment"] / "predictions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["text", "gold", "predicted", *SHADES]
+    model = AutoModelForSequenceClassification.from_pretrained(runs["sentiment"])
+    assert [model.config.id2label[i] for i in range(3)] == SHADES
+    shades = pipeline("text-classification", model=str(runs["sentiment"]), top_k=None, device="cpu")
+    for row in rows[:8]:
+        given = {entry["label"]: entry["score"] for entry in shades([row["text"]])[0]}
+        assert given == pytest.approx({name: float(row[name]) for name in SHADES}, abs=2e-5)
+        assert row["predicted"] == max(given, key=lambda name: given[name])
+
+
+def test_ner_predictions_have_one_tag_a_word(runs: dict[str, Path], data_folder: Path) -> None:
+    """Tokens and gold tags stand as in the file, and the stock pipeline loads the folder."""
+    rows = [json.loads(line) for line in (runs["ner"] / "predictions.jsonl").read_text().splitlines()]
+    given = [json.loads(line) for line in (data_folder / "sentences.jsonl").read_text().splitlines()]
+    assert [(row["tokens"], row["gold_tags"]) for row in rows] == [(row["tokens"], row["ner_tags"]) for row in given]
+    assert all(len(row["predicted_tags"]) == len(row["tokens"]) for row in rows)
+    entities = pipeline("token-classification", model=str(runs["ner"]), aggregation_strategy="first", device="cpu")
+    entities("profit rose in Oslo .")
+
+
+def test_a_finished_run_is_left_as_it_is(runs: dict[str, Path], tiny_folder: Path, data_folder: Path) -> None:
+    """The same command changes no file and gives the scores again; another setting is refused, and changes none."""
+    before = files_of(runs["pretraining"])
+    call = ["--recipe", str(runs["pretraining"] / "recipe.yaml")]
+    scores = run_pretraining.main(call)
+    assert scores == json.loads((runs["pretraining"] / "all_results.json").read_text())
+    with pytest.raises(Refusal, match=r"other settings \(learning_rate 5e-05 → 0\.0001\)"):
+        run_pretraining.main([*call, "--learning_rate", "1e-4"])
+    assert files_of(runs["pretraining"]) == before
+
+
+def test_the_written_recipe_runs_the_run_again(runs: dict[str, Path], tmp_path: Path) -> None:
+    """recipe.yaml alone gives the same weights, bit for bit."""
+    run_sentiment.main(["--recipe", str(runs["sentiment"] / "recipe.yaml"), "--output_dir", str(tmp_path / "again")])
+    assert file_sha256(tmp_path / "again" / "model.safetensors") == file_sha256(runs["sentiment"] / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "main", "file"),
+    [("sentiment", run_sentiment.main, "texts.csv"), ("ner", run_ner.main, "sentences.jsonl")],
+)
+def test_a_trained_folder_predicts(
+    runs: dict[str, Path], name: str, main: object, file: str, data_folder: Path, tmp_path: Path
+) -> None:
+    """With only a test file the script predicts, writes no weights, and needs no labels."""
+    rows = (data_folder / file).read_text().splitlines()
+    if name == "sentiment":
+        unlabelled = ["text", *(row.rsplit(",", 1)[0] for row in rows[1:])]
+    else:
+        unlabelled = [json.dumps({"tokens": json.loads(row)["tokens"]}) for row in rows]
+    (tmp_path / file).write_text("\n".join(unlabelled) + "\n", encoding="utf-8")
+    call = ["--checkpoint", str(runs[name]), "--use_cpu", "--max_length", "32", "--output_dir", str(tmp_path / "out")]
+    scores = main([*call, "--test_file", str(tmp_path / file)])  # type: ignore[operator]
+    assert not any("accuracy" in key or "f1" in key for key in scores)
+    predictions = "predictions.csv" if name == "sentiment" else "predictions.jsonl"
+    assert set(files_of(tmp_path / "out")) == {"recipe.yaml", "lineage.json", "all_results.json", predictions}
+    if name == "sentiment":
+        with open(tmp_path / "out" / predictions, encoding="utf-8", newline="") as new:
+            again = [row["predicted"] for row in csv.DictReader(new)]
+        with open(runs[name] / predictions, encoding="utf-8", newline="") as old:
+            assert again == [row["predicted"] for row in csv.DictReader(old)]
+
+
+@pytest.mark.parametrize("epoch_steps", [3, 7], ids=["mid first epoch", "mid second epoch"])
+def test_resume_is_exact(tiny_folder: Path, data_folder: Path, tmp_path: Path, epoch_steps: int) -> None:
+    """A run that is cut off behind a checkpoint and called again ends in the weights of one that was not."""
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
+    call += ["--max_length", "32", "--per_device_train_batch_size", "32", "--max_steps", "9", "--eval_strategy", "no"]
+    call += ["--save_steps", str(epoch_steps)]
+    run_pretraining.main([*call, "--output_dir", str(tmp_path / "whole")])
+
+    class CutOff(Exception):
+        pass
+
+    class Cut(run_pretraining.PretrainingTrainer):
+        def training_step(self, *args: object, **kwargs: object) -> torch.Tensor:
+            if self.state.global_step == epoch_steps + 1:
+                raise CutOff
+            return super().training_step(*args, **kwargs)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(CutOff):  # noqa: PT012
+        patch.setattr(run_pretraining, "PretrainingTrainer", Cut)
+        run_pretraining.main([*call, "--output_dir", str(tmp_path / "cut")])
+    assert not (tmp_path / "cut" / "all_results.json").exists()
+    run_pretraining.main([*call, "--output_dir", str(tmp_path / "cut")])
+    assert file_sha256(tmp_path / "cut" / "model.safetensors") == file_sha256(tmp_path / "whole" / "model.safetensors")
+
+
+def test_the_tokenizer_travels(runs: dict[str, Path], tiny_folder: Path) -> None:
+    """Every folder cuts text as the first checkpoint did."""
+    text = "Profit rose 3% in Oslo; costs fell."
+    expected = AutoTokenizer.from_pretrained(tiny_folder)(text)["input_ids"]
+    for folder in runs.values():
+        assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == expected
