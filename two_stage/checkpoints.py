@@ -53,20 +53,20 @@ def open_run(output_dir: str, recipe: dict[str, Any]) -> Run:
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs between two resolved recipes, as "learning_rate 2e-05 → 5e-05"; the output folder does not count."""
-
-    def spoken(recipe: dict[str, Any], key: str) -> str:
-        value = recipe.get(key, "default")
-        return " ".join(map(str, value)) if isinstance(value, list) else str(value).lower()
-
-    def same(old: str, new: str) -> bool:
-        try:
-            return float(old) == float(new)
-        except ValueError:
-            return old == new
-
     keys = sorted((before.keys() | now.keys()) - {"output_dir"})
-    pairs = [(key, spoken(before, key), spoken(now, key)) for key in keys]
-    return ", ".join(f"{key} {old} → {new}" for key, old, new in pairs if not same(old, new))
+    pairs = [(key, _spoken(before.get(key, "default")), _spoken(now.get(key, "default"))) for key in keys]
+    changed = [f"{key} {old} → {new}" for key, old, new in pairs if old != new]
+    return ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+
+
+def _spoken(value: Any) -> str:
+    """A setting as text that is the same whether it was read from a file or typed: 5.0e-05 and 5e-5 are 5e-05."""
+    if isinstance(value, list):
+        return " ".join(map(_spoken, value))
+    try:
+        return f"{float(str(value)):g}"  # by its text, or True would be 1
+    except ValueError:
+        return str(value).lower()
 
 
 def write_results(folder: Path, scores: dict[str, float]) -> None:
