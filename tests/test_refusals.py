@@ -17,11 +17,17 @@ from transformers import PreTrainedModel
 import run_ner
 import run_pretraining
 import run_sentiment
-from two_stage.recipe import Refusal, run_script
+from two_stage.checkpoints import Run, begin_run
+from two_stage.recipe import Refusal, parse_flags, run_script
 
 REPOSITORY = Path(__file__).parent.parent
 PRETRAINING, SENTIMENT, NER = SCRIPTS = ("run_pretraining.py", "run_sentiment.py", "run_ner.py")
 MODULES: dict[str, ModuleType] = {PRETRAINING: run_pretraining, SENTIMENT: run_sentiment, NER: run_ner}
+ARGUMENTS = {
+    PRETRAINING: run_pretraining.PretrainingArguments,
+    SENTIMENT: run_sentiment.SentimentArguments,
+    NER: run_ner.NerArguments,
+}
 DATA = {PRETRAINING: "corpus.txt", SENTIMENT: "texts.csv", NER: "sentences.jsonl"}
 
 
@@ -130,6 +136,13 @@ def no_tokenizer(call: Call) -> None:
     remove(call, "tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 
+def weights_in_parts(call: Call) -> None:
+    """A checkpoint that was saved in several files, which must not pass for one without weights."""
+    (call.checkpoint / "model.safetensors").rename(call.checkpoint / "model-00001-of-00001.safetensors")
+    index = {"metadata": {"total_size": 1}, "weight_map": {"cls.predictions.bias": "model-00001-of-00001.safetensors"}}
+    (call.checkpoint / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
 def output_is_a_file(call: Call) -> None:
     """Something lies where the folder would be made."""
     call.output.write_text("notes", encoding="utf-8")
@@ -147,17 +160,23 @@ def output_with_foreign_files(call: Call) -> None:
     (call.output / "photos" / "a.jpg").write_bytes(b"\xff\xd8")
 
 
+def other_run(call: Call) -> None:
+    """The beginning of a run that was called alike but for its seed."""
+    module = MODULES[call.script]
+    resolved = parse_flags(call.argv(), module.Settings, ARGUMENTS[call.script], module.QUICKSTART, module.__doc__)[2]
+    begin_run(Run(call.output), resolved | {"seed": 1234}, call.script)
+
+
 def finished_run(call: Call) -> None:
-    """A finished run with another seed."""
-    call.output.mkdir()
-    (call.output / "recipe.yaml").write_text("seed: 1234\n", encoding="utf-8")
+    """Such a run, finished."""
+    other_run(call)
     (call.output / "all_results.json").write_text("{}\n", encoding="utf-8")
 
 
 def cut_off_run(call: Call) -> None:
-    """A run with another seed that was cut off behind its first checkpoint."""
-    (call.output / "checkpoint-5").mkdir(parents=True)
-    (call.output / "recipe.yaml").write_text("seed: 1234\n", encoding="utf-8")
+    """Such a run, cut off behind its first checkpoint."""
+    other_run(call)
+    (call.output / "checkpoint-5").mkdir()
 
 
 class BadCall(NamedTuple):
@@ -214,14 +233,21 @@ BAD_CALLS = {
     "checkpoint of RoBERTa": BadCall(SCRIPTS, lambda call: call.config(model_type="roberta"), ["roberta", "bert"]),
     "checkpoint without tokenizer": BadCall(SCRIPTS, no_tokenizer, ["no tokenizer", "tokenizer.json"]),
     "pickled weights only": BadCall(SCRIPTS, only_pickled_weights, ["pickle", "safetensors"]),
+    "weights in parts": BadCall(SCRIPTS, weights_in_parts, ["checkpoint", "safetensors"]),
+    "tokenizer that is none": BadCall(
+        SCRIPTS, lambda call: (call.checkpoint / "tokenizer.json").write_text("{}"), ["checkpoint", "tokenizer"]
+    ),
+    "lineage that is no JSON": BadCall(
+        SCRIPTS, lambda call: (call.checkpoint / "lineage.json").write_text("{"), ["checkpoint", "lineage.json"]
+    ),
     "tokenizer too large": BadCall(SCRIPTS, lambda call: call.config(vocab_size=100), ["116", "100"]),
     "max_length above positions": BadCall(SCRIPTS, flag("max_length", "65"), ["--max_length 65", "64"]),
     "max_length too short": BadCall(SCRIPTS, flag("max_length", "3"), ["--max_length 3"]),
     "output is a file": BadCall(SCRIPTS, output_is_a_file, ["out", "is a file", "--output_dir"]),
     "output under a file": BadCall(SCRIPTS, output_under_a_file, ["out", "--output_dir"]),
     "output with foreign files": BadCall(SCRIPTS, output_with_foreign_files, ["out", "holds no run", "--output_dir"]),
-    "output with another finished run": BadCall(SCRIPTS, finished_run, ["out", "seed 1234 →", "--output_dir"]),
-    "output with another run cut off": BadCall(SCRIPTS, cut_off_run, ["out", "seed 1234 →", "--output_dir"]),
+    "output with another finished run": BadCall(SCRIPTS, finished_run, ["out", "(seed 1234 → 42)", "--output_dir"]),
+    "output with another run cut off": BadCall(SCRIPTS, cut_off_run, ["out", "(seed 1234 → 42)", "--output_dir"]),
     "one document only": BadCall(
         (PRETRAINING,),
         lambda call: call.data("train_file", "a.txt", "profit rose .\ncash fell .\n"),
@@ -248,6 +274,9 @@ BAD_CALLS = {
         (SENTIMENT,),
         lambda call: call.data("test_file", "a.jsonl", '{"text": "a", "label": "bad"}\n{"text": "b"}\n'),
         ["a.jsonl", "1 of 2", "label all or none"],
+    ),
+    "half a character": BadCall(
+        (NER,), lambda call: call.sentences("train_file", (["a\ud83d"], ["O"])), ["train_file.jsonl row 1"]
     ),
     "nine tokens but eight tags": BadCall(
         (NER,),

@@ -203,3 +203,41 @@ def test_the_tokenizer_travels(runs: dict[str, Path], tiny_folder: Path) -> None
     expected = AutoTokenizer.from_pretrained(tiny_folder)(text)["input_ids"]
     for folder in runs.values():
         assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == expected
+
+
+def test_the_three_commands_of_the_readme(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """A CSV of domain text → stage one; its folder → sentiment at two learning rates; the same folder → entities."""
+    documents = (data_folder / "corpus.txt").read_text().strip().split("\n\n")
+    with open(tmp_path / "news.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text"], *([" ".join(document.splitlines())] for document in documents)])
+    folder = {name: str(tmp_path / name) for name in ("financial", "sentiment", "ner")}
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(tmp_path / "news.csv"), "--max_steps", "2"]
+    run_pretraining.main([*call, "--output_dir", folder["financial"], *QUICK])
+    call = ["--checkpoint", folder["financial"], "--train_file", str(data_folder / "texts.csv"), "--labels", *SHADES]
+    call += ["--learning_rate", "2e-5", "--head_learning_rate", "5e-5", "--output_dir", folder["sentiment"]]
+    run_sentiment.main([*call, *QUICK, "--max_steps", "2"])
+    call = ["--checkpoint", folder["financial"], "--train_file", str(data_folder / "sentences.jsonl")]
+    run_ner.main([*call, "--output_dir", folder["ner"], *QUICK, "--max_steps", "2"])
+    report = json.loads((tmp_path / "financial" / "corpus_report.json").read_text())
+    assert report["sentences"] > report["documents"]  # the splitter found the sentences of each cell
+
+
+def test_two_learning_rates_one_schedule(tiny_folder: Path) -> None:
+    """Encoder and head, decayed or not: four groups at 2e-5 and 5e-5 that hold every parameter exactly once."""
+    from two_stage.trainer import parameter_groups
+
+    model = run_sentiment.SentimentModel.from_pretrained(tiny_folder)
+    arguments = run_sentiment.SentimentArguments(use_cpu=True)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed = {name for name in names.values() if "bias" not in name and "LayerNorm" not in name}
+    groups = parameter_groups(model, decayed, arguments)
+    held = [names[id(parameter)] for group in groups for parameter in group["params"]]
+    assert sorted(held) == sorted(names.values())
+    assert len(groups) == 4
+    for group in groups:
+        inside = [names[id(parameter)] for parameter in group["params"]]
+        head = group["name"].startswith("head")
+        assert group["lr"] == (5e-5 if head else 2e-5)
+        assert all(name.startswith("classifier.") == head for name in inside)
+        assert group["weight_decay"] == (0.0 if "no decay" in group["name"] else 0.01)
+        assert all((name in decayed) == (group["weight_decay"] > 0) for name in inside)

@@ -301,7 +301,7 @@ BAD_FILES = {
     "too many fields": ("a.csv", b"text,label\na,b\na, b,c\n", ["row 2 (line 3)", "3 fields", "double quotes"]),
     "too few fields": ("a.tsv", b"text\tlabel\na\n", ["row 1", "1 fields", "double quotes"]),
     "header with twins": ("a.csv", b"text,text\na,b\n", ["same name"]),
-    "not JSON": ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', ["row 2", "not JSON", "one object"]),
+    "not JSON": ("a.jsonl", b'{"text": "a"}\n\n{"text": "b"}\n{"text": \n', ["row 3", "not JSON", "one object"]),
     "JSON of numbers without end": ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}\n", ["row 1"]),
     "JSON list": ("a.jsonl", b'{"text": "a"}\n["b"]\n', ["row 2", "a list", "object"]),
     "JSON text": ("a.jsonl", b'"b"\n', ["row 1", "a str", "object"]),
