@@ -1,4 +1,4 @@
-"""Runs calls of the scripts inside the processes that test_exact.py launches; each leaves a file that names its rank."""
+"""Runs calls of the scripts inside the processes that test_exact.py launches; each leaves a file with its rank."""
 
 import json
 import sys

@@ -482,6 +482,8 @@ ENTITY_LINES = (
 
 @dataclass(frozen=True)
 class Firm:
+    """A company, the people who run it, its town, and what is told of it."""
+
     stem: str
     full: str
     sector: str
@@ -511,10 +513,12 @@ def mark(kind: str, name: str) -> str:
 
 
 def plain(text: str) -> str:
+    """Marked-up text without its marks."""
     return re.sub(r"<\w+:(.*?)>", r"\1", text)
 
 
 def is_plural(noun: str) -> bool:
+    """Whether the noun before any "of" or "in" ends in s."""
     return re.split(" (?:of|on|at|per|to|in) ", noun)[0].endswith("s")
 
 
@@ -529,6 +533,7 @@ def verb_forms(entry: str) -> tuple[str, str, str]:
 
 
 def with_article(phrase: str) -> str:
+    """The phrase behind "a" or "an"."""
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
@@ -576,7 +581,7 @@ def make_houses(rng: random.Random) -> tuple[str, ...]:
 class Newsroom:
     """Writes sentences with a share of all words and names; 1.0 knows them all."""
 
-    def __init__(self, rng: random.Random, firms: list[Firm], houses: tuple[str, ...], share: float = 1.0):
+    def __init__(self, rng: random.Random, firms: list[Firm], houses: tuple[str, ...], share: float = 1.0) -> None:
         self.rng, self.share = rng, share
         self.firms = firms[: round(len(firms) * share)]
         self.houses = houses[: round(len(houses) * share)]
@@ -664,6 +669,7 @@ class Newsroom:
         return Movement(value, metric, base, past, participle, noun, up, size)
 
     def deed(self, value: int) -> Movement:
+        """What a company did that is worth `value`, such as cutting its dividend."""
         return Movement(value, "", *verb_forms(self.pick(JUDGED[str(value)]["deed"])), "")
 
     def subject(self, pattern: str, move: Movement, small: dict[str, str]) -> str:
@@ -928,6 +934,7 @@ def write_tiny_bert(folder: Path, corpus: str) -> None:
 
 
 def main() -> None:
+    """Write all files."""
     parser = argparse.ArgumentParser(description="Make the quickstart's sample data and tiny BERT.")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent)
     parser.add_argument("--seed", type=int, default=7)
