@@ -10,6 +10,7 @@ without a word piece, are predicted O and scored as such, never dropped.
 """
 
 import json
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,10 +26,10 @@ from transformers import BertForTokenClassification, PreTrainedTokenizerBase, se
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
 from two_stage.handoff import Checkpoint, load_model, open_checkpoint
-from two_stage.recipe import Refusal, parse_flags, run_script
+from two_stage.recipe import Refusal, check_range, parse_flags, run_script
 from two_stage.report import Card, finish_run
 from two_stage.scores import EntityScores
-from two_stage.tables import PlacedRow, check_files, column_value, read_rows
+from two_stage.tables import PlacedRow, broken_text, check_files, column_value, read_rows
 from two_stage.trainer import ExactTrainer, ExactTrainingArguments, pad_rows
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
@@ -62,6 +63,10 @@ class Settings:
     max_length: int = field(default=128, metadata={"help": "word pieces a sentence; words behind it are predicted O"})
     max_train_samples: int | None = field(default=None, metadata={"help": "sentences to train on, for a quick try"})
     check_only: bool = field(default=False, metadata={"help": "read and check; train nothing"})
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        check_range(self, 1, math.inf, "max_train_samples")
 
 
 @dataclass
@@ -131,6 +136,8 @@ def word_list(row: PlacedRow, column: str, flag: str) -> list[str]:
     values = column_value(row, column, flag)
     if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
         raise Refusal(f'{row[0]}: column {column} must hold a list of texts such as ["O", "B-ORG"], at least one')
+    if any(map(broken_text, values)):
+        raise Refusal(f"{row[0]}: column {column} holds half of a character (a lone surrogate); mend the text")
     return values
 
 
@@ -186,13 +193,18 @@ def load_splits(settings: Settings, checkpoint: Checkpoint) -> tuple[dict[str, S
         Refusal: among others, a tag that training does not have.
     """
     splits: dict[str, Sentences] = {}
-    labels = [checkpoint.config.id2label[i] for i in range(checkpoint.config.num_labels)]
+    trained = checkpoint.trained_labels("BertForTokenClassification")
+    if not trained and not settings.train_file:
+        raise Refusal(f"checkpoint {checkpoint.name}: is no entity model, and there is no --train_file to make one")
+    labels = trained or []
     for name in ("train", "validation", "test"):
         if paths := getattr(settings, f"{name}_file"):
             limit = settings.max_train_samples if name == "train" else None
             words, tags, places = read_sentences(paths, settings, tagged=name != "test", limit=limit)
             if name == "train":
                 labels = tag_names(tags or [], places)
+                if trained and labels != trained:
+                    raise Refusal(f"checkpoint {checkpoint.name}: was trained for other tags: {', '.join(trained)}")
             number = {label: i for i, label in enumerate(labels)}
             for sentence, place in zip(tags or [], places, strict=False):
                 if unknown := [tag for tag in sentence if tag not in number]:
@@ -314,7 +326,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
         compute_metrics=partial(entity_scores, split=validation, labels=labels) if validation else None,
     )
-    scores = trainer.train_and_evaluate(run.checkpoint) if "train" in splits else {}
+    scores = trainer.train_and_evaluate(run.checkpoint)
     if test := splits.get("test"):
         trainer.compute_metrics = partial(entity_scores, split=test, labels=labels) if test.gold else None
         predicted = trainer.predict(test.rows)

@@ -12,6 +12,7 @@ encoder and its pooler from the folder that this leaves.
 
 import hashlib
 import json
+import math
 import random
 import time
 from array import array
@@ -31,7 +32,7 @@ from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
 from two_stage.corpus import load_corpus, sentence_lengths
 from two_stage.handoff import load_model, open_checkpoint
-from two_stage.recipe import Refusal, parse_flags, run_script
+from two_stage.recipe import Refusal, check_range, parse_flags, run_script
 from two_stage.report import Card, finish_run
 from two_stage.scores import PretrainingScores
 from two_stage.trainer import EpochSampler, ExactTrainer, ExactTrainingArguments, pad_rows
@@ -71,10 +72,10 @@ class Settings:
     check_only: bool = field(default=False, metadata={"help": "read, check and report; train nothing"})
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
-        for name in ("mask_probability", "short_pair_probability", "random_next_probability", "validation_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise Refusal(f"--{name} {getattr(self, name)}: a share lies between 0 and 1")
+        """Refuse what is out of range."""
+        check_range(self, 0, 1, "mask_probability", "short_pair_probability", "random_next_probability")
+        check_range(self, 0, 1, "validation_fraction")
+        check_range(self, 1, math.inf, "max_train_samples", "preprocessing_workers")
 
 
 @dataclass

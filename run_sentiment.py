@@ -10,6 +10,7 @@ at 2e-5; the head, which starts from nothing, at 5e-5. The folder that this leav
 """
 
 import csv
+import math
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
 from two_stage.handoff import Checkpoint, load_model, open_checkpoint
-from two_stage.recipe import Refusal, parse_flags, run_script
+from two_stage.recipe import Refusal, check_range, parse_flags, run_script
 from two_stage.report import Card, finish_run
 from two_stage.scores import SentimentScores
 from two_stage.tables import check_files, column_value, read_rows, text_value
@@ -62,6 +63,10 @@ class Settings:
     max_train_samples: int | None = field(default=None, metadata={"help": "rows to train on, for a quick try"})
     loss: str = field(default="cross_entropy", metadata={"help": "what to minimise", "choices": ("cross_entropy",)})
     check_only: bool = field(default=False, metadata={"help": "read and check; train nothing"})
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        check_range(self, 1, math.inf, "max_train_samples")
 
 
 @dataclass
@@ -113,10 +118,10 @@ def read_texts(
     for row in (row for path in paths for row in read_rows(path)):
         texts.append(text_value(row, settings.text_column, "text_column"))
         if labelled or settings.label_column in row[1]:
-            label = str(column_value(row, settings.label_column, "label_column"))
-            if label not in labels:
+            label = column_value(row, settings.label_column, "label_column")
+            if label is None or str(label) not in labels:
                 raise Refusal(f"{row[0]}: label {label!r} is none of {', '.join(labels)} (--labels)")
-            gold.append(labels.index(label))
+            gold.append(labels.index(str(label)))
         if len(texts) == limit:
             break
     if not texts:
@@ -138,18 +143,21 @@ def ordered_labels(settings: Settings, checkpoint: Checkpoint) -> list[str]:
     """The shades in their order: as typed, or those of a trained folder.
 
     Raises:
-        Refusal: neither; the message lists the labels found, whose order only the user knows.
+        Refusal: neither, and the message lists the labels found, whose order only the user knows; one label twice; or
+            others than a trained folder's.
     """
-    if settings.labels:
-        if len(set(settings.labels)) < len(settings.labels):
-            raise Refusal(f"--labels names one twice: {', '.join(settings.labels)}")
-        return settings.labels
-    if "BertForSequenceClassification" in (checkpoint.config.architectures or []):
-        return [checkpoint.config.id2label[i] for i in range(checkpoint.config.num_labels)]
-    if not settings.train_file:
+    labels, trained = settings.labels, checkpoint.trained_labels("BertForSequenceClassification")
+    if labels and len(set(labels)) < len(labels):
+        raise Refusal(f"--labels names one twice: {', '.join(labels)}")
+    if trained and labels not in (None, trained):
+        raise Refusal(f"checkpoint {checkpoint.name}: was trained for the labels {', '.join(trained)}, in this order")
+    if not trained and not settings.train_file:
         raise Refusal(f"checkpoint {checkpoint.name}: is no sentiment model, and there is no --train_file to make one")
-    check_files(settings.train_file, FORMATS)
-    rows = (row for path in settings.train_file for row in read_rows(path))
+    if labels or trained:
+        return labels or trained or []
+    paths = settings.train_file or []
+    check_files(paths, FORMATS)
+    rows = (row for path in paths for row in read_rows(path))
     found = sorted({str(column_value(row, settings.label_column, "label_column")) for row in rows})
     raise Refusal(f"give --labels in their order, worst first; found: {', '.join(found)}")
 
@@ -313,7 +321,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
         compute_metrics=partial(sentiment_scores, labels=len(labels)),
     )
-    scores = trainer.train_and_evaluate(run.checkpoint) if "train" in splits else {}
+    scores = trainer.train_and_evaluate(run.checkpoint)
     if "test" in splits:
         predicted = trainer.predict(splits["test"].rows)
         if trainer.is_world_process_zero():

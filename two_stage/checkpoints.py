@@ -37,6 +37,8 @@ def open_run(output_dir: str, recipe: dict[str, Any]) -> Run:
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise Refusal(f"{folder}: is a file; give --output_dir a folder")
+    if under := [str(parent) for parent in folder.parents if parent.is_file()]:
+        raise Refusal(f"{folder}: {under[0]} is a file; give --output_dir another folder")
     if not folder.exists() or not any(folder.iterdir()):
         return Run(folder)
     if not (folder / RECIPE).is_file():
@@ -47,7 +49,10 @@ def open_run(output_dir: str, recipe: dict[str, Any]) -> Run:
     if changed and (results.exists() or checkpoint):
         raise Refusal(f"{folder}: holds a run with other settings ({changed}); give another --output_dir")
     if results.exists():
-        return Run(folder, scores=json.loads(results.read_text(encoding="utf-8")))
+        try:
+            return Run(folder, scores=json.loads(results.read_text(encoding="utf-8")))
+        except json.JSONDecodeError as error:
+            raise Refusal(f"{results}: broken ({error}); remove it, and the run is finished anew") from error
     return Run(folder, checkpoint=checkpoint)
 
 
@@ -62,17 +67,20 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
 def _spoken(value: Any) -> str:
     """A setting as text that is the same whether it was read from a file or typed: 5.0e-05 and 5e-5 are 5e-05."""
     if isinstance(value, list):
-        return " ".join(map(_spoken, value))
-    try:
-        return f"{float(str(value)):g}"  # by its text, or True would be 1
-    except ValueError:
+        return "[" + ", ".join(map(str, value)) + "]"
+    if str(value).lower() in ("true", "false"):
         return str(value).lower()
+    try:
+        return f"{float(value):.17g}" if float(f"{float(value):g}") != float(value) else f"{float(value):g}"
+    except ValueError:
+        return str(value)
 
 
 def write_results(folder: Path, scores: dict[str, float]) -> None:
     """Write all_results.json, the last file of a run: where it stands, the run is finished."""
-    text = json.dumps(scores, indent=2, sort_keys=True, allow_nan=True)
-    (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+    partial = folder / f".{RESULTS}"
+    partial.write_text(json.dumps(scores, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(folder / RESULTS)
 
 
 def begin_run(run: Run, recipe: dict[str, Any], script: str) -> None:

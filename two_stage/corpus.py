@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from two_stage import tables
 from two_stage.recipe import Refusal
-from two_stage.tables import check_files, file_format, file_sha256, open_text, read_rows, text_value
+from two_stage.tables import check_files, file_format, file_sha256, open_text, read_rows, readable, text_value
 
 FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet")
 SENTENCES = Features({"sentences": List(Value("string"))})
@@ -19,18 +21,13 @@ TOKENS = Features({"input_ids": List(Value("int32")), "sentence_lengths": List(V
 def documents_of_text(path: str) -> Iterator[list[str]]:
     """Documents of BERT's own corpus format: one sentence a line, blank lines between documents."""
     sentences: list[str] = []
-    try:
-        with open_text(path) as file:
-            for line in file:
-                if sentence := line.strip():
-                    sentences.append(sentence)
-                elif sentences:
-                    yield sentences
-                    sentences = []
-    except UnicodeDecodeError as error:
-        raise Refusal(f"{path}: not UTF-8; convert it, for instance with iconv -f latin1 -t utf-8") from error
-    except (EOFError, OSError) as error:
-        raise Refusal(f"{path}: cannot be read to its end: {error}") from error
+    with readable(path), open_text(path) as file:
+        for line in file:
+            if sentence := line.strip():
+                sentences.append(sentence)
+            elif sentences:
+                yield sentences
+                sentences = []
     if sentences:
         yield sentences
 
@@ -46,7 +43,7 @@ def documents_of_table(path: str, text_column: str) -> Iterator[list[str]]:
         yield [sentence for sentence in sentences if sentence]
 
 
-def read_documents(paths: list[str], text_column: str, file_hashes: list[str]) -> Iterator[dict[str, list[str]]]:
+def read_documents(paths: list[str], text_column: str, cache_key: str) -> Iterator[dict[str, list[str]]]:
     """Every document of the files, each text once.
 
     A second copy of a document would stand as "another document" behind its twin, and across the validation split.
@@ -54,7 +51,7 @@ def read_documents(paths: list[str], text_column: str, file_hashes: list[str]) -
     Args:
         paths: corpus files.
         text_column: where a table has its text.
-        file_hashes: read by nobody here: they make the data set cache know a file that changed under its name.
+        cache_key: not used here: by it the data set cache knows files, or code, that changed under the same name.
     """
     seen: set[bytes] = set()
     for path in paths:
@@ -97,14 +94,16 @@ def load_corpus(
         Refusal: a file that is missing, of another format, not UTF-8, or without a document.
     """
     check_files(paths, FORMATS)
-    arguments = {"paths": paths, "text_column": text_column, "file_hashes": [file_sha256(path) for path in paths]}
+    read_by = [file_sha256(path) for path in (*paths, __file__, tables.__file__)]
+    cache_key = " ".join([*read_by, version("sentencex")])
+    arguments = {"paths": paths, "text_column": text_column, "cache_key": cache_key}
     try:
         documents = Dataset.from_generator(read_documents, features=SENTENCES, gen_kwargs=arguments)
     except Exception as error:  # datasets wraps what the generator raised
+        if isinstance(error, ValueError) and "no data" in str(error):
+            raise Refusal(f"{', '.join(paths)}: no document in it") from None
         cause = error.__cause__ or error.__context__
         raise (cause if isinstance(cause, Refusal) else error) from None
-    if len(documents) == 0:
-        raise Refusal(f"{', '.join(paths)}: no document in it")
     return documents.map(
         tokenize_documents,
         batched=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
@@ -22,6 +22,7 @@ from two_stage.tables import file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 LINEAGE, WEIGHTS = "lineage.json", "model.safetensors"
+TASK_MODELS = ("BertForSequenceClassification", "BertForTokenClassification")
 PACKAGES = ("transformers", "torch", "datasets", "accelerate", "evaluate", "tokenizers")
 
 
@@ -40,6 +41,17 @@ class Checkpoint:
         limit = self.config.max_position_embeddings
         if not 8 <= max_length <= limit:
             raise Refusal(f"--max_length {max_length}: {self.name} takes 8 to {limit} tokens")
+
+    def trained_labels(self, architecture: str) -> list[str] | None:
+        """The labels of a checkpoint that already is a model of this task, in their order; None of an encoder.
+
+        Raises:
+            Refusal: it is a model of another task, whose head would be taken for this one's.
+        """
+        found = next((name for name in self.config.architectures or [] if name in TASK_MODELS), None)
+        if found not in (None, architecture):
+            raise Refusal(f"checkpoint {self.name}: is a {found}; start from the folder that stage one left")
+        return [self.config.id2label[i] for i in range(self.config.num_labels)] if found else None
 
 
 def open_checkpoint(name: str | None) -> Checkpoint:
@@ -66,17 +78,37 @@ def open_checkpoint(name: str | None) -> Checkpoint:
     if not any(_checkpoint_file(name, file) for file in ("tokenizer.json", "vocab.txt")):
         raise Refusal(f"checkpoint {name}: no tokenizer in it (tokenizer.json or vocab.txt)")
     config = BertConfig.from_pretrained(config_file.parent)
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # whatever a broken file makes it raise
+        raise Refusal(f"checkpoint {name}: its tokenizer cannot be read: {_one_line(error)}") from error
     if len(tokenizer) > config.vocab_size:
         raise Refusal(f"checkpoint {name}: tokenizer of {len(tokenizer)} tokens, model of {config.vocab_size} only")
     weights = _checkpoint_file(name, WEIGHTS)
     if weights is None and _checkpoint_file(name, "pytorch_model.bin"):
         raise Refusal(f"checkpoint {name}: pickled weights only; save it again as safetensors, pickle can run code")
+    if weights is None and _checkpoint_file(name, f"{WEIGHTS}.index.json"):
+        raise Refusal(f"checkpoint {name}: weights in several files; save it again as one {WEIGHTS}")
+    if weights is None and not Path(name).is_dir():
+        raise Refusal(f"checkpoint {name}: no {WEIGHTS} on the Hub or in its cache, or no network to fetch it")
     lineage_file = _checkpoint_file(name, LINEAGE)
-    lineage = json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file else None
+    try:
+        if weights:
+            with safe_open(weights, framework="pt"):  # reads the header and checks the file's size against it
+                pass
+        lineage = json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file else None
+    except SafetensorError as error:
+        raise Refusal(f"checkpoint {name}: {WEIGHTS} is broken: {_one_line(error)}; copy it anew") from error
+    except json.JSONDecodeError as error:
+        raise Refusal(f"checkpoint {name}: {LINEAGE} is not JSON: {_one_line(error)}; copy it anew") from error
     checkpoint = Checkpoint(name, config, tokenizer, weights, lineage)
     _check_lineage(checkpoint)
     return checkpoint
+
+
+def _one_line(error: Exception) -> str:
+    """The start of an error's message, without its line breaks."""
+    return " ".join(str(error).split())[:300]
 
 
 def _checkpoint_file(name: str, file: str) -> Path | None:
@@ -125,12 +157,12 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
     """
     for key, value in config.items():
         setattr(checkpoint.config, key, value)
-    if checkpoint.weights is None:
-        print(f"{checkpoint.name} has no weights: starting from scratch")
-        return model_class(checkpoint.config)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # transformers' table of missing tensors; what is new is said below
     try:
+        if checkpoint.weights is None:
+            print(f"{checkpoint.name} has no weights: starting from scratch")
+            return model_class(checkpoint.config)
         model, info = model_class.from_pretrained(
             checkpoint.weights.parent,
             config=checkpoint.config,
@@ -138,8 +170,8 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
             use_safetensors=True,
             output_loading_info=True,
         )
-    except RuntimeError as error:
-        raise Refusal(f"checkpoint {checkpoint.name}: {' '.join(str(error).split())[:300]}") from error
+    except (RuntimeError, ValueError) as error:  # tensors of other shapes, a config that makes no model
+        raise Refusal(f"checkpoint {checkpoint.name}: {_one_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))

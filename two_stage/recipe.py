@@ -7,11 +7,14 @@ The keys become the flags that they stand for, put before the typed ones, so tha
 import dataclasses
 import difflib
 import json
+import math
 import os
+import re
 import sys
 import traceback
 from argparse import SUPPRESS, Action, HelpFormatter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -31,6 +34,9 @@ COMMON_TRAINING_FLAGS = frozenset(
     "eval_strategy save_strategy save_steps logging_steps seed use_cpu precision dataloader_num_workers "
     "torch_compile report_to push_to_hub".split()
 )
+
+
+NOT_IN_RECIPES = {"recipe", "help", "help_all"}
 
 
 class Refusal(Exception):
@@ -80,7 +86,8 @@ class FlagParser(HfArgumentParser):
 
     def nearest(self, name: str) -> str:
         """A hint that names the flag nearest to `name`, or nothing."""
-        names = [option.removeprefix("--") for option in self._option_string_actions if "-" not in option[2:]]
+        names = {option.removeprefix("--") for option in self._option_string_actions if "-" not in option[2:]}
+        names -= NOT_IN_RECIPES
         close = difflib.get_close_matches(name, names, n=1)
         return f"; did you mean {close[0]}?" if close else ""
 
@@ -123,14 +130,13 @@ def parse_flags(
     given = {flag.split("=")[0].removeprefix("--").replace("-", "_") for flag in typed if flag.startswith("--")}
     if recipe is None and not given.intersection((*DATA_FLAGS, "help", "help_all")) and "-h" not in typed:
         recipe = quickstart
-        print(f"No data given: running the quickstart recipe {quickstart}", file=sys.stderr)
-    saved = recipe_flags(recipe, parser) if recipe else []
-
-    namespace, unknown = parser.parse_known_args(saved + typed)
+    _, unknown = parser.parse_known_args(typed)
     if unknown:
-        name = unknown[0].split("=")[0].removeprefix("--")
-        parser.error(f"unknown flag {unknown[0]}{parser.nearest(name)}")
-    values = {name: value for name, value in vars(namespace).items() if name not in ("recipe", "help_all")}
+        parser.error(f"unknown flag {unknown[0]}{parser.nearest(unknown[0].split('=')[0].removeprefix('--'))}")
+    namespace = parser.parse_args((recipe_flags(recipe, parser) if recipe else []) + typed)
+    if recipe and "recipe" not in given:
+        print(f"No data given: running the quickstart recipe {recipe}", file=sys.stderr)
+    values = {name: value for name, value in vars(namespace).items() if name not in NOT_IN_RECIPES}
     try:
         filled = parser.parse_dict(values)
     except ValueError as error:
@@ -147,13 +153,10 @@ def parse_flags(
 
 
 def _typed_recipe(typed: list[str]) -> str | None:
-    """The value of --recipe among the typed flags."""
-    for i, flag in enumerate(typed):
-        if flag == "--recipe" and i + 1 < len(typed):
-            return typed[i + 1]
-        if flag.startswith("--recipe="):
-            return flag.removeprefix("--recipe=")
-    return None
+    """The last value of --recipe among the typed flags."""
+    spread = [word for flag in typed for word in (flag.split("=", 1) if flag.startswith("--recipe=") else [flag])]
+    values = [value for flag, value in pairwise(spread) if flag == "--recipe"]
+    return values[-1] if values else None
 
 
 def read_recipe(path: str) -> dict[str, Any]:
@@ -184,11 +187,14 @@ def recipe_flags(path: str, parser: FlagParser) -> list[str]:
     """
     flags: list[str] = []
     for key, value in read_recipe(path).items():
-        if parser.flag(key) is None or key in ("recipe", "help", "help_all"):
+        if parser.flag(key) is None or key in NOT_IN_RECIPES:
             raise Refusal(f"{path}: unknown key {key}{parser.nearest(key)}")
         if value in ("", []):
             raise Refusal(f"{path}: key {key} has no value; leave the line out to take the default")
         if isinstance(value, list):
+            for item in value:
+                if not isinstance(item, str) or re.match(r"-[^\d\s]\S*$", item):
+                    raise Refusal(f"{path}: key {key} holds {item!r}; its items must be words, and none like a flag")
             flags += [f"--{key}", *value]
         else:
             flags.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
@@ -202,15 +208,28 @@ def write_recipe(recipe: dict[str, Any], script: str, folder: Path) -> None:
     (folder / "recipe.yaml").write_text(header + text, encoding="utf-8")
 
 
+def check_range(settings: object, low: float, high: float, *names: str) -> None:
+    """Refuse a setting outside its range; None is a setting that was not given.
+
+    Raises:
+        Refusal: naming the flag, its value and its range.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            raise Refusal(f"--{name} {value}: must be {bounds}")
+
+
 def run_script(main: Callable[[list[str]], object]) -> NoReturn:
     """Call `main` with the command line and end the process: 0 done, 2 refused in one line, 1 failed, 130 Ctrl-C.
 
-    A bare `--debug` shows the traceback of a refusal.
+    A bare `--debug` shows the traceback of a refusal; with a value it is TrainingArguments' own.
     """
     script, argv = Path(sys.argv[0]).name, sys.argv[1:]
     debug = "--debug" in argv
     try:
-        main([flag for flag in argv if flag != "--debug"])
+        main([flag for flag, after in pairwise([*argv, "--"]) if flag != "--debug" or not after.startswith("-")])
     except Refusal as refusal:
         if debug:
             traceback.print_exc()

@@ -33,7 +33,9 @@ HEADLINES = {
 def score_lines(scores: dict[str, float]) -> list[tuple[str, str, str]]:
     """The headline scores as (split, name, value): the test's where there are any, else the validation's."""
     splits = {"test": "test_", "validation": "eval_"}
-    split = next((name for name, prefix in splits.items() if any(k.startswith(prefix) for k in scores)), "validation")
+    split = next(
+        (name for name, prefix in splits.items() if any(prefix + score in scores for score in HEADLINES)), "validation"
+    )
     return [
         (split, spoken, f"{scores[splits[split] + name]:.3f}")
         for name, spoken in HEADLINES.items()

@@ -8,8 +8,10 @@ import csv
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,6 +56,23 @@ def open_text(path: str) -> IO[str]:
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Say of a file that breaks off while it is read what is wrong with it.
+
+    Raises:
+        Refusal: not UTF-8, or an archive that is broken or cut off.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        byte = f"0x{error.object[error.start]:02x}"
+        raise Refusal(f"{path}: not UTF-8 (byte {byte}); convert it, say with iconv -f latin1 -t utf-8") from error
+    except (EOFError, OSError, zlib.error) as error:
+        what = "broken gzip archive" if path.endswith(".gz") else "cannot be read to its end"
+        raise Refusal(f"{path}: {what}: {' '.join(str(error).split())}; copy or pack it anew") from error
+
+
 def read_rows(path: str) -> Iterator[PlacedRow]:
     """The rows of a table, in order, each with its place.
 
@@ -68,15 +87,8 @@ def read_rows(path: str) -> Iterator[PlacedRow]:
     """
     readers = {"csv": _read_csv, "tsv": _read_csv, "jsonl": _read_jsonl, "json": _read_jsonl}
     readers |= {"parquet": _read_parquet, "conll": _read_conll, "bio": _read_conll}
-    try:
+    with readable(path):
         yield from readers[file_format(path)](path)
-    except UnicodeDecodeError as error:
-        raise Refusal(
-            f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it, for instance "
-            f"with iconv -f latin1 -t utf-8"
-        ) from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise Refusal(f"{path}: broken gzip archive: {error}") from error
 
 
 def _read_csv(path: str) -> Iterator[PlacedRow]:
@@ -108,6 +120,8 @@ def _read_jsonl(path: str) -> Iterator[PlacedRow]:
                 raise Refusal(
                     f"{path} row {number}: not JSON: {error.msg} at column {error.colno}; each line holds one object"
                 ) from error
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+                raise Refusal(f"{path} row {number}: cannot be read: {error}; take the row out") from error
             if not isinstance(row, dict):
                 raise Refusal(f'{path} row {number}: a {type(row).__name__}, not an object like {{"text": ...}}')
             yield f"{path} row {number}", row
@@ -120,12 +134,13 @@ def _read_parquet(path: str) -> Iterator[PlacedRow]:
 
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+        file = gzip.open(path) if path.endswith(".gz") else path  # noqa: SIM115 (pyarrow closes it)
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path} row {number}", row
     except pyarrow.ArrowInvalid as error:
-        raise Refusal(f"{path}: not a parquet file: {error}") from error
+        raise Refusal(f"{path}: not a parquet file: {' '.join(str(error).split())}; write it anew") from error
 
 
 def _read_conll(path: str) -> Iterator[PlacedRow]:
@@ -135,8 +150,8 @@ def _read_conll(path: str) -> Iterator[PlacedRow]:
     number = 1
     with open_text(path) as file:
         for line_number, line in enumerate(file, start=1):
-            columns = line.split()
-            if columns and columns[0] != "-DOCSTART-":
+            columns = re.split("[ \t]+", line.strip(" \t\r\n"))  # other kinds of space may stand within a word
+            if columns[0] not in ("", "-DOCSTART-"):
                 if len(columns) < 2:
                     raise Refusal(f"{path} line {line_number}: one column; a word and its tag are expected")
                 tokens.append(columns[0])
@@ -170,4 +185,11 @@ def text_value(row: PlacedRow, column: str, flag: str) -> str:
     if not isinstance(value, str) or not value.strip():
         found = "is empty" if value is None or isinstance(value, str) else f"holds {value!r}, which is no text"
         raise Refusal(f"{row[0]}: column {column} {found}; give every row a text, or take the row out")
+    if broken_text(value):
+        raise Refusal(f"{row[0]}: column {column} holds half of a character (a lone surrogate); mend the text")
     return value
+
+
+def broken_text(text: str) -> bool:
+    """Whether `text` holds half of a character, which JSON can write and no tokenizer can read."""
+    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -130,11 +130,16 @@ class ExactTrainer(Trainer):
         self.add_callback(EpochKey(self))
 
     def train_and_evaluate(self, checkpoint: str | None = None) -> dict[str, float]:
-        """Train, from `checkpoint` on if there is one, and score the validation rows once more only if need be.
+        """Train if there are rows to train on, and score the validation rows, once more only if need be.
+
+        Args:
+            checkpoint: the folder to resume from; None starts anew.
 
         Returns:
             train_…: loss, seconds, rows and tokens (without padding) a second; eval_…: see `compute_metrics`.
         """
+        if self.train_dataset is None:
+            return self.evaluate() if self.eval_dataset is not None else {}
         scores = self.train(resume_from_checkpoint=checkpoint).metrics
         tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
         scores["train_tokens_per_second"] = tokens / scores["train_runtime"]
