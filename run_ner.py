@@ -26,7 +26,7 @@ from transformers import BertForTokenClassification, PreTrainedTokenizerBase, se
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
 from two_stage.handoff import Checkpoint, load_model, open_checkpoint
-from two_stage.recipe import Refusal, check_range, parse_flags, run_script
+from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import EntityScores
 from two_stage.tables import PlacedRow, broken_text, check_files, column_value, read_rows
@@ -211,7 +211,7 @@ def load_splits(settings: Settings, checkpoint: Checkpoint) -> tuple[dict[str, S
                     raise Refusal(f"{place}: tag {unknown[0]!r} is none of the model's: {', '.join(labels)}")
             ids = [[number[tag] for tag in sentence] for sentence in tags] if tags else [[0] * len(w) for w in words]
             splits[name] = Sentences(words, tags, align_labels(words, ids, checkpoint.tokenizer, settings.max_length))
-            print(split_line(name, splits[name]))
+            say(split_line(name, splits[name]))
     return splits, labels
 
 
@@ -315,7 +315,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
     )
-    begin_run(run, recipe, SCRIPT)
+    begin_run(run, recipe, SCRIPT, training.process_index)
     validation = splits.get("validation")
     trainer = NerTrainer(
         model=model,

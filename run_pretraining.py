@@ -32,7 +32,7 @@ from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
 from two_stage.corpus import load_corpus, sentence_lengths
 from two_stage.handoff import load_model, open_checkpoint
-from two_stage.recipe import Refusal, check_range, parse_flags, run_script
+from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import PretrainingScores
 from two_stage.trainer import EpochSampler, ExactTrainer, ExactTrainingArguments, pad_rows
@@ -377,13 +377,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         train, held_out = split_documents(settings, checkpoint.tokenizer, training.seed)
     pairs = SentencePairs(train, checkpoint.tokenizer, settings, f"{training.seed}/train")
     report = corpus_report(pairs, training.per_device_train_batch_size, training.seed)
-    print("\n".join(f"{name:>18}  {value:,.3f}".removesuffix(".000") for name, value in report.items()))
+    say("\n".join(f"{name:>18}  {value:,.3f}".removesuffix(".000") for name, value in report.items()))
     if settings.check_only:
         return report
 
     set_seed(training.seed)
     model = load_model(SparseBertForPreTraining, checkpoint, new=("cls.", "bert.pooler."))
-    begin_run(run, recipe, SCRIPT)
+    begin_run(run, recipe, SCRIPT, training.process_index)
     trainer = PretrainingTrainer(
         model=model,
         args=training,
@@ -394,7 +394,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         compute_metrics=pretraining_scores,
     )
     scores = trainer.train_and_evaluate(run.checkpoint)
-    (run.folder / "corpus_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if trainer.is_world_process_zero():
+        (run.folder / "corpus_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     data = {"train_file": settings.train_file, "validation_file": settings.validation_file}
     finish_run(trainer, run, SCRIPT, checkpoint, data, scores | {"total_runtime": time.time() - started}, CARD)
     return scores

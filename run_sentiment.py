@@ -26,7 +26,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
 from two_stage.handoff import Checkpoint, load_model, open_checkpoint
-from two_stage.recipe import Refusal, check_range, parse_flags, run_script
+from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import SentimentScores
 from two_stage.tables import check_files, column_value, read_rows, text_value
@@ -283,7 +283,7 @@ def load_splits(settings: Settings, tokenizer: PreTrainedTokenizerBase, labels: 
             splits[name] = tokenize_texts(*read, tokenizer, settings.max_length)
             counts = np.bincount(splits[name].gold or [], minlength=len(labels))
             counted = ", ".join(f"{count} {label}" for label, count in zip(labels, counts, strict=True))
-            print(f"{name}: {len(read[0])} texts: {counted if read[1] else 'no labels'}")
+            say(f"{name}: {len(read[0])} texts: {counted if read[1] else 'no labels'}")
     return splits
 
 
@@ -310,7 +310,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         label2id={label: i for i, label in enumerate(labels)},
         problem_type="single_label_classification",
     )
-    begin_run(run, recipe, SCRIPT)
+    begin_run(run, recipe, SCRIPT, training.process_index)
     trainer = SentimentTrainer(
         loss=settings.loss,
         model=model,

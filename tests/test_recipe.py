@@ -372,7 +372,7 @@ def test_without_data_the_quickstart_recipe_runs(
     settings, training, _ = parse(script, *argv)
     assert settings.train_file == [read_recipe(quickstart)["train_file"]]
     assert training.seed == int(argv[1] if argv else read_recipe(quickstart)["seed"])
-    assert quickstart in capsys.readouterr().err
+    assert quickstart in capsys.readouterr().out
 
 
 @each_script
@@ -381,7 +381,7 @@ def test_with_data_no_quickstart_recipe_runs(capsys: pytest.CaptureFixture[str],
     """Nothing of the quickstart is mixed with the user's own data."""
     settings, _, _ = parse(script, *flag.split())
     assert settings.checkpoint is None
-    assert "quickstart" not in capsys.readouterr().err
+    assert "quickstart" not in capsys.readouterr().out
 
 
 RECIPES = sorted(

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers.trainer_utils import get_last_checkpoint
 
-from two_stage.recipe import Refusal, read_recipe, write_recipe
+from two_stage.recipe import Refusal, read_recipe, say, write_recipe
 
 RESULTS, RECIPE = "all_results.json", "recipe.yaml"
 
@@ -83,13 +83,21 @@ def write_results(folder: Path, scores: dict[str, float]) -> None:
     partial.replace(folder / RESULTS)
 
 
-def begin_run(run: Run, recipe: dict[str, Any], script: str) -> None:
-    """Make the run's folder and write its recipe, by which the same command finds its own run again."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    write_recipe(recipe, script, run.folder)
+def begin_run(run: Run, recipe: dict[str, Any], script: str, rank: int = 0) -> None:
+    """Make the run's folder and write its recipe, by which the same command finds its own run again.
+
+    Args:
+        run: as `open_run` found it.
+        recipe: as resolved.
+        script: the script's name.
+        rank: of this process; the first one writes.
+    """
+    if rank == 0:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_recipe(recipe, script, run.folder)
 
 
 def left_as_it_is(run: Run) -> dict[str, float]:
     """Say that the run is finished and that nothing was done; returns its scores."""
-    print(f"{run.folder} holds this very run, finished: left as it is")
+    say(f"{run.folder} holds this very run, finished: left as it is")
     return run.scores or {}

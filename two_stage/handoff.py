@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
-from two_stage.recipe import Refusal
+from two_stage.recipe import Refusal, say
 from two_stage.tables import file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
@@ -161,7 +161,7 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
     logging.set_verbosity_error()  # transformers' table of missing tensors; what is new is said below
     try:
         if checkpoint.weights is None:
-            print(f"{checkpoint.name} has no weights: starting from scratch")
+            say(f"{checkpoint.name} has no weights: starting from scratch")
             return model_class(checkpoint.config)
         model, info = model_class.from_pretrained(
             checkpoint.weights.parent,
@@ -179,7 +179,7 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
         raise Refusal(f"checkpoint {checkpoint.name}: lacks {_few(missing)}{_pooler_hint(missing)}")
     fresh = sorted(info["missing_keys"])
     verify_handoff(model, checkpoint, new)
-    print(f"Took every encoder tensor from {checkpoint.name}" + (f"; new: {_few(fresh)}" if fresh else ""))
+    say(f"Took every encoder tensor from {checkpoint.name}" + (f"; new: {_few(fresh)}" if fresh else ""))
     return model
 
 

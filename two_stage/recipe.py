@@ -126,16 +126,14 @@ def parse_flags(
     parser = FlagParser(Path(sys.argv[0]).name, description.split("\n\n")[0], settings, training)
     if "--help_all" not in typed:
         parser.hide_rare_flags()
-    recipe = _typed_recipe(typed)
-    given = {flag.split("=")[0].removeprefix("--").replace("-", "_") for flag in typed if flag.startswith("--")}
-    if recipe is None and not given.intersection((*DATA_FLAGS, "help", "help_all")) and "-h" not in typed:
-        recipe = quickstart
-    _, unknown = parser.parse_known_args(typed)
+    alone, unknown = parser.parse_known_args(typed)
     if unknown:
         parser.error(f"unknown flag {unknown[0]}{parser.nearest(unknown[0].split('=')[0].removeprefix('--'))}")
+    no_data = alone.recipe is None and not any(getattr(alone, flag, None) for flag in DATA_FLAGS)
+    recipe = quickstart if no_data else alone.recipe
     namespace = parser.parse_args((recipe_flags(recipe, parser) if recipe else []) + typed)
-    if recipe and "recipe" not in given:
-        print(f"No data given: running the quickstart recipe {recipe}", file=sys.stderr)
+    if no_data:
+        say(f"No data given: running the quickstart recipe {recipe}")
     values = {name: value for name, value in vars(namespace).items() if name not in NOT_IN_RECIPES}
     try:
         filled = parser.parse_dict(values)
@@ -150,13 +148,6 @@ def parse_flags(
         if value is not None and (name in spoken or not value == stock.get(name) == ours[name])
     }
     return filled[0], filled[1], resolved
-
-
-def _typed_recipe(typed: list[str]) -> str | None:
-    """The last value of --recipe among the typed flags."""
-    spread = [word for flag in typed for word in (flag.split("=", 1) if flag.startswith("--recipe=") else [flag])]
-    values = [value for flag, value in pairwise(spread) if flag == "--recipe"]
-    return values[-1] if values else None
 
 
 def read_recipe(path: str) -> dict[str, Any]:
@@ -219,6 +210,12 @@ def check_range(settings: object, low: float, high: float, *names: str) -> None:
         if value is not None and not low <= value <= high:
             bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
             raise Refusal(f"--{name} {value}: must be {bounds}")
+
+
+def say(text: str) -> None:
+    """Print once, however many processes say it."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(text, flush=True)
 
 
 def run_script(main: Callable[[list[str]], object]) -> NoReturn:

@@ -57,6 +57,7 @@ class ExactTrainingArguments(TrainingArguments):
             self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
         elif on_gpu and not self.fp16:
             self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        self.dataloader_pin_memory &= on_gpu
         super().__post_init__()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
