@@ -52,7 +52,7 @@ def test_nothing_leaks() -> None:
         for split in SPLITS
         for line in (QUICKSTART / "data" / f"ner_{split}.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    assert len(set(texts)) == len(texts) == 980
+    assert len(set(texts)) == len(texts) == 1160
     assert len(set(sentences)) == len(sentences) == 700
     assert corpus.isdisjoint(texts)
 

@@ -45,7 +45,7 @@ shade: strongly pessimistic, pessimistic, mildly pessimistic, neutral, cautiousl
   strongly optimistic
 """)["shade"]
 SHADE_SHARE = (0.08, 0.16, 0.16, 0.22, 0.16, 0.14, 0.08)
-SPLIT_SIZES = {"sentiment": (420, 140, 420), "ner": (300, 100, 300)}
+SPLIT_SIZES = {"sentiment": (600, 140, 420), "ner": (300, 100, 300)}
 
 # Movements by direction and size; a verb is base[/past[/participle]] plus whatever follows it.
 MOVES = tables("""
@@ -655,7 +655,7 @@ class Newsroom:
     def movement(self, value: int, money: bool = False, bare: bool = False) -> Movement:
         """A movement of one metric that is worth `value`; `bare` leaves out adverbs."""
         rng, size = self.rng, abs(value)
-        kind = rng.choice(("good", "bad"))
+        kind = rng.choice(("good", "good", "good", "good", "bad"))
         bills, special = METRICS[f"{kind} money"], self.sector[kind]
         metric = self.pick(bills if money else rng.choice((bills, METRICS[kind], special, special)))
         up = (kind == "good") == (value > 0)
@@ -725,14 +725,15 @@ class Newsroom:
         if value == 0:
             return self.neutral_clause()
         # Each way: patterns, what the bare movement is worth, and whether adverbs and deeds fit.
-        ways = [(FACTS, value, True), (FACTS, value, True), (OPINIONS, value, False)]
+        ways = [(FACTS, value, True)] * 2 + [(OPINIONS, value, False)] * 3
         if abs(value) < 3:
             ways += [(HEDGES, value + sign, True)] * 2
-        if abs(value) == 2:
-            ways += [(NO_LONGER, -value, False)] * 2
         if abs(value) == 1:
-            ways += [(HEDGES, value, True), (NOT_BOTH, -value * 2, False), (NOT_BOTH, -value, False)]
-            ways += [(NOT_BAD if value > 0 else NOT_GOOD, -value * 2, False)] * 2
+            ways += [(HEDGES, value, True)]
+        if rng.random() < 0.2:  # what moved did not, or no longer will
+            ways = [(NO_LONGER, -value, False)] if abs(value) == 2 else ways
+            denials = (NOT_BOTH, NOT_BAD if value > 0 else NOT_GOOD)
+            ways = [(rng.choice(denials), -value * 2, False)] if abs(value) == 1 else ways
         patterns, worth, free = rng.choice(ways)
         pattern = self.pattern(patterns)
         if patterns is not OPINIONS and rng.random() < 0.25 and not re.search("{(noun|bare)}|since", pattern):
@@ -750,7 +751,7 @@ class Newsroom:
     def reading(self, value: int) -> str:
         """A sentence of the given shade, often with a second clause that pulls the other way."""
         main, rng = self.clause(value), self.rng
-        if value == 0 or rng.random() < 0.55:
+        if value == 0 or rng.random() < 0.8:
             return main
         aside = self.movement(rng.randint(-3, -1) if value > 0 else rng.randint(1, 3))
         while aside.metric.removeprefix("the ") in main:
@@ -876,7 +877,7 @@ def ner_sentences(room: Newsroom, count: int, taken: set[str]) -> Iterator[dict[
 def write_labelled(folder: Path, seed: int, firms: list[Firm], houses: tuple[str, ...], taken: set[str]) -> None:
     """Write both tasks' splits; train knows a part of the words and names, the others know all."""
     for index, split in enumerate(("train", "validation", "test")):
-        room = Newsroom(random.Random(seed + 1 + index), firms, houses, 0.4 if split == "train" else 1.0)
+        room = Newsroom(random.Random(seed + 1 + index), firms, houses, 0.6 if split == "train" else 1.0)
         rows = sentiment_rows(room, SPLIT_SIZES["sentiment"][index], taken)
         with open(folder / f"sentiment_{split}.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([("text", "label"), *rows])
@@ -929,6 +930,8 @@ def write_tiny_bert(folder: Path, corpus: str) -> None:
         num_attention_heads=4,
         intermediate_size=512,
         max_position_embeddings=128,
+        hidden_dropout_prob=0.0,  # so small a model underfits: dropout would only slow it down
+        attention_probs_dropout_prob=0.0,
     )
     config.save_pretrained(folder)
 
