@@ -31,7 +31,7 @@ from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
 from two_stage.corpus import load_corpus, sentence_lengths
-from two_stage.handoff import load_model, open_checkpoint
+from two_stage.handoff import SavedAsStock, load_model, open_checkpoint
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import PretrainingScores
@@ -284,13 +284,15 @@ def corpus_report(pairs: SentencePairs, batch_rows: int, seed: int) -> dict[str,
 # --- Model and loss ---------------------------------------------------------------------------------------------------
 
 
-class SparseBertForPreTraining(BertForPreTraining):
+class SparseBertForPreTraining(SavedAsStock, BertForPreTraining):
     """BertForPreTraining whose vocabulary head looks at the masked positions alone.
 
     The head is the widest product of the model (width × 30,522), and 85 % of its rows would be thrown away: with
     labels given, `prediction_logits` has shape (masked, vocabulary), in reading order, instead of (rows, length,
     vocabulary). Weights, state dict and saved folder are those of BertForPreTraining.
     """
+
+    stock_class = "BertForPreTraining"
 
     def forward(
         self,
@@ -307,13 +309,6 @@ class SparseBertForPreTraining(BertForPreTraining):
             hidden = hidden[labels != -100]
         words, next_sentence = self.cls(hidden, pooled)
         return BertForPreTrainingOutput(prediction_logits=words, seq_relationship_logits=next_sentence)
-
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save as BertForPreTraining, which loads the folder with nothing of ours."""
-        super().save_pretrained(save_directory, **kwargs)
-        self.config.architectures = ["BertForPreTraining"]
-        if kwargs.get("is_main_process", True):
-            self.config.save_pretrained(save_directory)
 
 
 class PretrainingTrainer(ExactTrainer):

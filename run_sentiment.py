@@ -25,12 +25,12 @@ from transformers import BertConfig, BertModel, BertPreTrainedModel, PreTrainedT
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
-from two_stage.handoff import Checkpoint, load_model, open_checkpoint
+from two_stage.handoff import Checkpoint, SavedAsStock, load_model, open_checkpoint
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import SentimentScores
 from two_stage.tables import check_files, column_value, read_rows, text_value
-from two_stage.trainer import ExactTrainer, ExactTrainingArguments, pad_rows
+from two_stage.trainer import ExactTrainer, FineTuningArguments, pad_rows
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
 CARD = Card(
@@ -70,19 +70,10 @@ class Settings:
 
 
 @dataclass
-class SentimentArguments(ExactTrainingArguments):
-    """Stage two's defaults: the middle of the ranges of Devlin et al. 2019, appendix A.3, and a faster head."""
+class SentimentArguments(FineTuningArguments):
+    """2e-5 for the encoder, 5e-5 for the head, 4 epochs of 16 rows a step."""
 
     output_dir: str = field(default="outputs/sentiment", metadata={"help": "one run a folder"})
-    learning_rate: float = field(default=2e-5, metadata={"help": "of the encoder"})
-    head_learning_rate: float | None = field(default=5e-5, metadata={"help": "of the head, which starts from nothing"})
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "texts a process and forward pass"})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "texts a process"})
-    num_train_epochs: float = field(default=4.0, metadata={"help": "passes over the labelled texts"})
-    logging_steps: float = field(default=10, metadata={"help": "steps between two lines of the learning curve"})
-    eval_strategy: str = field(default="epoch", metadata={"help": "when to score the validation texts"})
-    save_strategy: str = field(default="epoch", metadata={"help": "when to save a checkpoint to resume from"})
-    save_total_limit: int | None = field(default=1, metadata={"help": "checkpoints to keep"})
 
 
 # --- Data: labelled texts → token ids ---------------------------------------------------------------------------------
@@ -170,11 +161,13 @@ def collate(examples: list[dict[str, Any]], pad_token_id: int) -> dict[str, Tens
 # --- Model and loss ---------------------------------------------------------------------------------------------------
 
 
-class SentimentModel(BertPreTrainedModel):
+class SentimentModel(SavedAsStock, BertPreTrainedModel):
     """BertModel → dropout → linear head on the pooled [CLS].
 
     The state dict is that of BertForSequenceClassification, and the saved folder names that class.
     """
+
+    stock_class = "BertForSequenceClassification"
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -190,13 +183,6 @@ class SentimentModel(BertPreTrainedModel):
         """Logits (rows, shades) of texts (rows, length); the loss is SentimentTrainer's."""
         pooled = self.bert(input_ids, attention_mask, return_dict=True).pooler_output
         return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
-
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save as BertForSequenceClassification, which loads the folder with nothing of ours."""
-        super().save_pretrained(save_directory, **kwargs)
-        self.config.architectures = ["BertForSequenceClassification"]
-        if kwargs.get("is_main_process", True):
-            self.config.save_pretrained(save_directory)
 
 
 def cross_entropy(logits: Tensor, gold: Tensor) -> Tensor:

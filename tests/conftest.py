@@ -18,6 +18,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForPreTraining, BertTokenizer, set_seed
 
+torch.set_num_threads(2)  # as on the smallest machine: sums come out alike in every test
+
 REPOSITORY = Path(__file__).parent.parent
 SHADES = ["bad", "so-so", "good"]
 NOUNS = "profit loss margin order cash cost debt sales ship mine bank drug price share unit plan".split()
@@ -69,9 +71,3 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tags = ["B-LOC" if token in PLACES else "O" for token in tokens]
             file.write(json.dumps({"tokens": tokens, "ner_tags": tags}) + "\n")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _same_threads() -> None:
-    """Two threads, as on the smallest machine: sums come out alike."""
-    torch.set_num_threads(2)

@@ -26,6 +26,19 @@ TASK_MODELS = ("BertForSequenceClassification", "BertForTokenClassification")
 PACKAGES = ("transformers", "torch", "datasets", "accelerate", "evaluate", "tokenizers")
 
 
+class SavedAsStock:
+    """A mixin for a model of ours with a stock model's tensors: its saved folder names the stock class."""
+
+    stock_class: str
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Save as transformers does, then name the class that loads the folder with nothing of ours."""
+        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
+        self.config.architectures = [self.stock_class]  # type: ignore[attr-defined]
+        if kwargs.get("is_main_process", True):
+            self.config.save_pretrained(save_directory)  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that was found fit to start from; its weights are not loaded yet."""

@@ -63,6 +63,21 @@ class ExactTrainingArguments(TrainingArguments):
         self._n_gpu = min(self.n_gpu, 1)
 
 
+@dataclass
+class FineTuningArguments(ExactTrainingArguments):
+    """Stage two's defaults: the middle of the ranges of Devlin et al. 2019, appendix A.3, and a faster head."""
+
+    learning_rate: float = field(default=2e-5, metadata={"help": "of the encoder"})
+    head_learning_rate: float | None = field(default=5e-5, metadata={"help": "of the head, which starts from nothing"})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "rows a process and forward pass"})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "rows a process"})
+    num_train_epochs: float = field(default=4.0, metadata={"help": "passes over the labelled rows"})
+    logging_steps: float = field(default=10, metadata={"help": "steps between two lines of the learning curve"})
+    eval_strategy: str = field(default="epoch", metadata={"help": "when to score the validation rows"})
+    save_strategy: str = field(default="epoch", metadata={"help": "when to save a checkpoint to resume from"})
+    save_total_limit: int | None = field(default=1, metadata={"help": "checkpoints to keep"})
+
+
 class EpochSampler(Sampler[int]):
     """The order of one epoch's rows: shuffled by (seed, epoch), rows of like length in one step.
 
