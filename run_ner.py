@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,11 @@ from torch.nn import functional as F
 from transformers import BertForTokenClassification, PreTrainedTokenizerBase, set_seed
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
-from two_stage.handoff import Checkpoint, load_model, open_checkpoint
+from two_stage.handoff import Checkpoint, load_model, open_checkpoint, trace_lineage
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import EntityScores
-from two_stage.tables import PlacedRow, broken_text, check_files, column_value, read_rows
+from two_stage.tables import PlacedRow, broken_text, column_value, read_rows
 from two_stage.trainer import ExactTrainer, FineTuningArguments, pad_rows
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
@@ -102,7 +103,6 @@ def read_sentences(
     Raises:
         Refusal: no row, a column is missing, words that are none, as many tags as words in one row but not in another.
     """
-    check_files(paths, FORMATS)
     words: list[list[str]] = []
     tags: list[list[str]] = []
     places: list[str] = []
@@ -130,6 +130,13 @@ def word_list(row: PlacedRow, column: str, flag: str) -> list[str]:
     if any(map(broken_text, values)):
         raise Refusal(f"{row[0]}: column {column} holds half of a character (a lone surrogate); mend the text")
     return values
+
+
+def check_iob2(tags: list[str], place: str) -> None:
+    """Refuse an I- that no B- or I- of its type stands before: IOB1 files begin entities so, and would score 0."""
+    for before, tag in pairwise(["O", *tags]):
+        if tag.startswith("I-") and before[2:] != tag[2:]:
+            raise Refusal(f"{place}: tag {tag} follows {before}; in IOB2 an entity begins with B-{tag[2:]}")
 
 
 def tag_names(tags: list[list[str]], places: list[str]) -> list[str]:
@@ -198,6 +205,7 @@ def load_splits(settings: Settings, checkpoint: Checkpoint) -> tuple[dict[str, S
                     raise Refusal(f"checkpoint {checkpoint.name}: was trained for other tags: {', '.join(trained)}")
             number = {label: i for i, label in enumerate(labels)}
             for sentence, place in zip(tags or [], places, strict=False):
+                check_iob2(sentence, place)
                 if unknown := [tag for tag in sentence if tag not in number]:
                     raise Refusal(f"{place}: tag {unknown[0]!r} is none of the model's: {', '.join(labels)}")
             ids = [[number[tag] for tag in sentence] for sentence in tags] if tags else [[0] * len(w) for w in words]
@@ -289,11 +297,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for entities; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, NerArguments, QUICKSTART, __doc__)
-    run = open_run(training.output_dir, recipe)
-    if run.scores is not None:
-        return left_as_it_is(run)
     checkpoint = open_checkpoint(settings.checkpoint)
     checkpoint.check_length(settings.max_length)
+    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
+    lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
+    run = open_run(training.output_dir, recipe, lineage, settings.check_only)
+    if run.scores is not None:
+        return left_as_it_is(run)
     splits, labels = load_splits(settings, checkpoint)
     if settings.check_only:
         return {}
@@ -306,7 +316,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
     )
-    begin_run(run, recipe, SCRIPT, training.process_index)
+    begin_run(run, recipe, lineage)
     validation = splits.get("validation")
     trainer = NerTrainer(
         model=model,
@@ -326,8 +336,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             write_predictions(run.folder / "predictions.jsonl", test, tags)
         scores |= predicted.metrics
     scores["total_runtime"] = time.time() - started
-    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in splits}
-    finish_run(trainer, run, SCRIPT, checkpoint, data, scores, CARD)
+    finish_run(trainer, run, lineage, scores, CARD)
     return scores
 
 

@@ -30,8 +30,8 @@ from transformers import BertForPreTraining, DataCollatorForLanguageModeling, Pr
 from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
-from two_stage.corpus import load_corpus, sentence_lengths
-from two_stage.handoff import SavedAsStock, load_model, open_checkpoint
+from two_stage.corpus import FORMATS, load_corpus, sentence_lengths
+from two_stage.handoff import SavedAsStock, load_model, open_checkpoint, trace_lineage
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import PretrainingScores
@@ -63,6 +63,7 @@ class Settings:
     validation_file: list[str] | None = field(default=None, metadata={"help": "held-out documents, in the same form"})
     validation_fraction: float = field(default=0.05, metadata={"help": "of the documents, without a validation_file"})
     text_column: str = field(default="text", metadata={"help": "where a table has its documents"})
+    language: str = field(default="en", metadata={"help": "of a table's texts, for splitting sentences: en, de, zh …"})
     max_length: int = field(default=128, metadata={"help": "tokens a pair, with [CLS] and both [SEP]"})
     max_train_samples: int | None = field(default=None, metadata={"help": "documents to use, for a quick try"})
     mask_probability: float = field(default=0.15, metadata={"help": "share of word pieces to predict"})
@@ -244,13 +245,13 @@ class RowKeyedMasking(DataCollatorForLanguageModeling):
 def split_documents(settings: Settings, tokenizer: PreTrainedTokenizerBase, seed: int) -> tuple[Dataset, Dataset]:
     """Training and held-out documents; whole documents are held out, never pairs of one that is trained on."""
 
-    def load(paths: list[str]) -> Dataset:
-        documents = load_corpus(paths, settings.text_column, tokenizer, settings.preprocessing_workers)
-        return documents.select(range(min(len(documents), settings.max_train_samples or len(documents))))
+    def load(paths: list[str], limit: int | None = None) -> Dataset:
+        workers = settings.preprocessing_workers
+        return load_corpus(paths, settings.text_column, tokenizer, workers, settings.language, limit)
 
     if settings.train_file is None:
         raise Refusal("no --train_file given: the documents to train on")
-    train = load(settings.train_file)
+    train = load(settings.train_file, settings.max_train_samples)
     if settings.validation_file:
         held_out = load(settings.validation_file)
     else:
@@ -266,9 +267,10 @@ def split_documents(settings: Settings, tokenizer: PreTrainedTokenizerBase, seed
     return train, held_out
 
 
-def corpus_report(pairs: SentencePairs, batch_rows: int, seed: int) -> dict[str, float]:
+def corpus_report(pairs: SentencePairs, training: PretrainingArguments) -> dict[str, float]:
     """What the training documents are made of, and the pairs and batches of their first epoch."""
-    order = list(EpochSampler(pairs, batch_rows, seed))
+    batch_rows = training.train_batch_size
+    order = list(EpochSampler(pairs, training.rows_a_step, training.seed))
     batches = pairs.lengths[order].reshape(-1, batch_rows)
     return {
         "documents": len(pairs.offsets),
@@ -363,22 +365,24 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage one; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, PretrainingArguments, QUICKSTART, __doc__)
-    run = open_run(training.output_dir, recipe)
-    if run.scores is not None:
-        return left_as_it_is(run)
     checkpoint = open_checkpoint(settings.checkpoint)
     checkpoint.check_length(settings.max_length)
+    data = {"train_file": settings.train_file, "validation_file": settings.validation_file}
+    lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
+    run = open_run(training.output_dir, recipe, lineage, settings.check_only)
+    if run.scores is not None:
+        return left_as_it_is(run)
     with training.main_process_first(desc="reading the corpus"):
         train, held_out = split_documents(settings, checkpoint.tokenizer, training.seed)
     pairs = SentencePairs(train, checkpoint.tokenizer, settings, f"{training.seed}/train")
-    report = corpus_report(pairs, training.per_device_train_batch_size, training.seed)
+    report = corpus_report(pairs, training)
     say("\n".join(f"{name:>18}  {value:,.3f}".removesuffix(".000") for name, value in report.items()))
     if settings.check_only:
         return report
 
     set_seed(training.seed)
     model = load_model(SparseBertForPreTraining, checkpoint, new=("cls.", "bert.pooler."))
-    begin_run(run, recipe, SCRIPT, training.process_index)
+    begin_run(run, recipe, lineage)
     trainer = PretrainingTrainer(
         model=model,
         args=training,
@@ -391,8 +395,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     scores = trainer.train_and_evaluate(run.checkpoint)
     if trainer.is_world_process_zero():
         (run.folder / "corpus_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    data = {"train_file": settings.train_file, "validation_file": settings.validation_file}
-    finish_run(trainer, run, SCRIPT, checkpoint, data, scores | {"total_runtime": time.time() - started}, CARD)
+    scores["total_runtime"] = time.time() - started
+    finish_run(trainer, run, lineage, scores, CARD)
     return scores
 
 

@@ -25,12 +25,12 @@ from transformers import BertConfig, BertModel, BertPreTrainedModel, PreTrainedT
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
-from two_stage.handoff import Checkpoint, SavedAsStock, load_model, open_checkpoint
+from two_stage.handoff import Checkpoint, SavedAsStock, load_model, open_checkpoint, trace_lineage
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import SentimentScores
-from two_stage.tables import check_files, column_value, read_rows, text_value
-from two_stage.trainer import ExactTrainer, FineTuningArguments, pad_rows
+from two_stage.tables import column_value, read_rows, text_value
+from two_stage.trainer import ExactTrainer, FineTuningArguments, pad_rows, row_lengths
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
 CARD = Card(
@@ -103,7 +103,6 @@ def read_texts(
     Raises:
         Refusal: no row, a column is missing, a text is empty, or a label is none of `labels`.
     """
-    check_files(paths, FORMATS)
     texts: list[str] = []
     gold: list[int] = []
     for row in (row for path in paths for row in read_rows(path)):
@@ -147,7 +146,6 @@ def ordered_labels(settings: Settings, checkpoint: Checkpoint) -> list[str]:
     if labels or trained:
         return labels or trained or []
     paths = settings.train_file or []
-    check_files(paths, FORMATS)
     rows = (row for path in paths for row in read_rows(path))
     found = sorted({str(column_value(row, settings.label_column, "label_column")) for row in rows})
     raise Refusal(f"give --labels in their order, worst first; found: {', '.join(found)}")
@@ -269,7 +267,9 @@ def load_splits(settings: Settings, tokenizer: PreTrainedTokenizerBase, labels: 
             splits[name] = tokenize_texts(*read, tokenizer, settings.max_length)
             counts = np.bincount(splits[name].gold or [], minlength=len(labels))
             counted = ", ".join(f"{count} {label}" for label, count in zip(labels, counts, strict=True))
-            say(f"{name}: {len(read[0])} texts: {counted if read[1] else 'no labels'}")
+            full = sum(length == settings.max_length for length in row_lengths(splits[name].rows))
+            cut = f"; {full} fill --max_length, and may have lost their end" if full else ""
+            say(f"{name}: {len(read[0])} texts: {counted if read[1] else 'no labels'}{cut}")
     return splits
 
 
@@ -277,11 +277,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for sentiment; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, SentimentArguments, QUICKSTART, __doc__)
-    run = open_run(training.output_dir, recipe)
-    if run.scores is not None:
-        return left_as_it_is(run)
     checkpoint = open_checkpoint(settings.checkpoint)
     checkpoint.check_length(settings.max_length)
+    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
+    lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
+    run = open_run(training.output_dir, recipe, lineage, settings.check_only)
+    if run.scores is not None:
+        return left_as_it_is(run)
     labels = ordered_labels(settings, checkpoint)
     splits = load_splits(settings, checkpoint.tokenizer, labels)
     if settings.check_only:
@@ -296,7 +298,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         label2id={label: i for i, label in enumerate(labels)},
         problem_type="single_label_classification",
     )
-    begin_run(run, recipe, SCRIPT, training.process_index)
+    begin_run(run, recipe, lineage)
     trainer = SentimentTrainer(
         loss=settings.loss,
         model=model,
@@ -308,14 +310,14 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         compute_metrics=partial(sentiment_scores, labels=len(labels)),
     )
     scores = trainer.train_and_evaluate(run.checkpoint)
-    if "test" in splits:
-        predicted = trainer.predict(splits["test"].rows)
+    if test := splits.get("test"):
+        trainer.compute_metrics = trainer.compute_metrics if test.gold else None
+        predicted = trainer.predict(test.rows)
         if trainer.is_world_process_zero():
-            write_predictions(run.folder / "predictions.csv", splits["test"], predicted.predictions[:, 1:], labels)
-        scores |= predicted.metrics if splits["test"].gold else {}
+            write_predictions(run.folder / "predictions.csv", test, predicted.predictions[:, 1:], labels)
+        scores |= predicted.metrics
     scores["total_runtime"] = time.time() - started
-    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in splits}
-    finish_run(trainer, run, SCRIPT, checkpoint, data, scores, CARD)
+    finish_run(trainer, run, lineage, scores, CARD)
     return scores
 
 

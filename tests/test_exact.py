@@ -41,10 +41,11 @@ def curve(output: Path) -> list[tuple[float, float]]:
 
 
 def evaluation(output: Path) -> dict[str, float]:
-    """The eval scores of a finished run, without its timings."""
+    """The eval scores and the mean training loss of a finished run, without its timings."""
     scores = json.loads((output / "all_results.json").read_text())
     timings = ("runtime", "second", "time")
-    return {name: value for name, value in scores.items() if name.startswith("eval_") and not name.endswith(timings)}
+    kept = {name: value for name, value in scores.items() if name.startswith("eval_") and not name.endswith(timings)}
+    return kept | {"train_loss": scores["train_loss"]}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def assert_same_run(output: Path, reference: Path) -> None:
     assert steps[0] == pytest.approx(expected[0], rel=1e-5)
     assert steps[1] == pytest.approx(expected[1], rel=1e-4)
     scores = evaluation(output)
-    assert "eval_loss" in scores
+    assert {"eval_loss", "train_loss"} <= scores.keys()
     assert scores == pytest.approx(evaluation(reference), rel=1e-4)
 
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from run_pretraining import SparseBertForPreTraining
 from run_sentiment import SentimentModel
-from two_stage.handoff import load_model, open_checkpoint, tokenizer_sha256, verify_handoff, write_lineage
+from two_stage.handoff import load_model, open_checkpoint, tokenizer_sha256, trace_lineage, verify_handoff
 from two_stage.recipe import Refusal
 
 CLASSIFIER = ("classifier.",)
@@ -87,6 +87,54 @@ def test_a_bare_encoder_is_taken(checkpoint_copy: Path) -> None:
         assert torch.equal(model.bert.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_weights_as_old_as_bert_base_uncased_are_taken(checkpoint_copy: Path, changed: bool) -> None:
+    """Files that call LayerNorm's weights gamma and beta are compared under these names, and not waved through."""
+    tensors = load_file(checkpoint_copy / "model.safetensors")
+    renamed = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    old = {name: name for name in tensors}
+    for new_end, old_end in renamed.items():
+        old |= {name: name.replace(new_end, old_end) for name in tensors if name.endswith(new_end)}
+    save_file({old[name]: tensor for name, tensor in tensors.items()}, checkpoint_copy / "model.safetensors")
+    checkpoint = open_checkpoint(str(checkpoint_copy))
+    model = load_model(SentimentModel, checkpoint, CLASSIFIER)
+    load_model(SparseBertForPreTraining, open_checkpoint(str(checkpoint_copy)), ("cls.", "bert.pooler."))
+    if changed:
+        with torch.no_grad():
+            model.bert.embeddings.LayerNorm.weight[3] += 1e-6
+        with pytest.raises(Refusal, match=r"bert\.embeddings\.LayerNorm\.weight did not arrive"):
+            verify_handoff(model, checkpoint, CLASSIFIER)
+
+
+def test_no_layer_is_left_behind(checkpoint_copy: Path) -> None:
+    """A config with fewer layers than the file would drop the others in silence."""
+    config = json.loads((checkpoint_copy / "config.json").read_text())
+    (checkpoint_copy / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(Refusal, match=r"makes a model without bert\.encoder\.layer\.1\.attention"):
+        load_model(SentimentModel, open_checkpoint(str(checkpoint_copy)), CLASSIFIER)
+
+
+@pytest.mark.parametrize("task", ["BertForSequenceClassification", "BertForTokenClassification"])
+def test_a_task_model_without_weights_is_refused(checkpoint_copy: Path, task: str) -> None:
+    """It was trained, so it does not start from scratch."""
+    (checkpoint_copy / "model.safetensors").unlink()
+    config = json.loads((checkpoint_copy / "config.json").read_text())
+    (checkpoint_copy / "config.json").write_text(json.dumps(config | {"architectures": [task]}))
+    with pytest.raises(Refusal, match="is gone"):
+        open_checkpoint(str(checkpoint_copy))
+
+
+def test_another_tasks_head_is_not_taken_for_this_ones(tiny_folder: Path, tmp_path: Path) -> None:
+    """A sentiment model with as many shades as there are tags would hand its classifier to the entities."""
+    model = load_model(SentimentModel, open_checkpoint(str(tiny_folder)), CLASSIFIER)
+    model.save_pretrained(tmp_path)
+    open_checkpoint(str(tiny_folder)).tokenizer.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(str(tmp_path))
+    assert checkpoint.trained_labels("BertForSequenceClassification") == ["LABEL_0", "LABEL_1"]
+    with pytest.raises(Refusal, match="is a BertForSequenceClassification; start from the folder that stage one left"):
+        checkpoint.trained_labels("BertForTokenClassification")
+
+
 def test_half_precision_weights_arrive_as_fp32(checkpoint_copy: Path) -> None:
     """Weights kept in bf16 are widened, not left narrow, and still count as equal."""
     narrow = BertForPreTraining.from_pretrained(checkpoint_copy, dtype=torch.bfloat16)
@@ -107,7 +155,10 @@ def test_lineage_knows_changed_weights_and_tokenizers(checkpoint_copy: Path, tmp
     checkpoint = open_checkpoint(str(checkpoint_copy))
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("one .\n", encoding="utf-8")
-    write_lineage(checkpoint_copy, "run_pretraining.py", checkpoint, {"train_file": [str(corpus)]})
+    data = {"train_file": [str(corpus)], "validation_file": None}
+    lineage = trace_lineage("run_pretraining.py", checkpoint, data, ("txt",), rows_a_step=16)
+    lineage["weights_sha256"] = checkpoint.weights_sha256
+    (checkpoint_copy / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
     made = open_checkpoint(str(checkpoint_copy)).lineage
     assert made is not None
     assert made["tokenizer_sha256"] == tokenizer_sha256(checkpoint.tokenizer)

@@ -164,7 +164,7 @@ def other_run(call: Call) -> None:
     """The beginning of a run that was called alike but for its seed."""
     module = MODULES[call.script]
     resolved = parse_flags(call.argv(), module.Settings, ARGUMENTS[call.script], module.QUICKSTART, module.__doc__)[2]
-    begin_run(Run(call.output), resolved | {"seed": 1234}, call.script)
+    begin_run(Run(call.output), resolved | {"seed": 1234}, {"script": call.script})
 
 
 def finished_run(call: Call) -> None:

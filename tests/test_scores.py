@@ -344,26 +344,32 @@ def test_report_command_of_no_run_fails(folders: list[str]) -> None:
 
 # --- One run a folder -------------------------------------------------------------------------------------------------
 
-RECIPE = {"seed": 7, "learning_rate": 5e-5, "labels": ["a b", "c"], "check_only": True, "output_dir": "somewhere"}
+RECIPE = {"seed": 7, "learning_rate": 5e-5, "labels": ["a b", "c"], "output_dir": "somewhere"}
+MADE_FROM: dict[str, Any] = {
+    "script": "run_sentiment.py",
+    "checkpoint": {"name": "a", "weights_sha256": "1", "lineage": None},
+    "data": {"train_file": {"a.csv": "2"}},
+    "rows_a_step": 16,
+}
 
 
 def begun(folder: Path, **changed: Any) -> Path:
     """A run's folder as it is at the run's start."""
-    begin_run(Run(folder), RECIPE | changed, "run_sentiment.py")
+    begin_run(Run(folder), RECIPE | changed, MADE_FROM)
     return folder
 
 
 def test_a_folder_that_is_not_there_or_empty_is_a_new_run(tmp_path: Path) -> None:
     """Nothing is made by looking."""
-    assert open_run(str(tmp_path / "new"), RECIPE) == Run(tmp_path / "new")
+    assert open_run(str(tmp_path / "new"), RECIPE, MADE_FROM) == Run(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    assert open_run(str(tmp_path), RECIPE) == Run(tmp_path)
+    assert open_run(str(tmp_path), RECIPE, MADE_FROM) == Run(tmp_path)
 
 
 def test_a_run_without_checkpoint_begins_anew(tmp_path: Path) -> None:
     """It was cut off before it had anything to lose, so its settings may be changed, too."""
-    assert open_run(str(begun(tmp_path / "run")), RECIPE) == Run(tmp_path / "run")
-    assert open_run(str(tmp_path / "run"), RECIPE | {"seed": 8}) == Run(tmp_path / "run")
+    assert open_run(str(begun(tmp_path / "run")), RECIPE, MADE_FROM) == Run(tmp_path / "run")
+    assert open_run(str(tmp_path / "run"), RECIPE | {"seed": 8}, MADE_FROM) == Run(tmp_path / "run")
 
 
 def test_a_run_cut_off_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
@@ -371,14 +377,14 @@ def test_a_run_cut_off_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
     for step in (5, 100, 20):
         (folder / f"checkpoint-{step}").mkdir()
-    assert open_run(str(folder), RECIPE) == Run(folder, checkpoint=str(folder / "checkpoint-100"))
+    assert open_run(str(folder), RECIPE, MADE_FROM) == Run(folder, checkpoint=str(folder / "checkpoint-100"))
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its scores are given back, even where checkpoints are left."""
     folder = finished(begun(tmp_path / "run"), eval_f1=0.5)
     (folder / "checkpoint-5").mkdir()
-    run = open_run(str(folder), RECIPE | {"output_dir": "elsewhere"})
+    run = open_run(str(folder), RECIPE | {"output_dir": "elsewhere"}, MADE_FROM)
     assert run == Run(folder, scores={"eval_f1": 0.5})
     assert left_as_it_is(run) == {"eval_f1": 0.5}
     assert "left as it is" in capsys.readouterr().out
@@ -393,16 +399,16 @@ def test_a_run_with_other_settings_is_not_touched(tmp_path: Path, state: str) ->
     else:
         (folder / "checkpoint-5").mkdir()
     with pytest.raises(Refusal, match=r"seed 7 → 8.*another --output_dir"):
-        open_run(str(folder), RECIPE | {"seed": 8})
+        open_run(str(folder), RECIPE | {"seed": 8}, MADE_FROM)
 
 
 def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     """A file, and a folder with anything in it but a run."""
     (tmp_path / "notes").write_text("x", encoding="utf-8")
     with pytest.raises(Refusal, match="notes: is a file"):
-        open_run(str(tmp_path / "notes"), RECIPE)
+        open_run(str(tmp_path / "notes"), RECIPE, MADE_FROM)
     with pytest.raises(Refusal, match="holds no run"):
-        open_run(str(tmp_path), RECIPE)
+        open_run(str(tmp_path), RECIPE, MADE_FROM)
 
 
 def test_results_cut_off_in_the_writing_are_refused(tmp_path: Path) -> None:
@@ -410,7 +416,7 @@ def test_results_cut_off_in_the_writing_are_refused(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
     (folder / "all_results.json").write_text('{"eval_f1": 0.', encoding="utf-8")
     try:
-        assert open_run(str(folder), RECIPE).scores is None
+        assert open_run(str(folder), RECIPE, MADE_FROM).scores is None
     except Refusal as refusal:
         assert "all_results.json" in str(refusal)  # noqa: PT017
 
@@ -459,3 +465,34 @@ def test_results_are_the_json_that_they_were(tmp_path: Path) -> None:
     scores = {"b": 0.1 + 0.2, "a": 1e-300}
     write_results(tmp_path, scores)
     assert json.loads((tmp_path / "all_results.json").read_text(encoding="utf-8")) == scores
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"data": {"train_file": {"a.csv": "3"}}}, r"a\.csv changed since this run began"),
+        ({"checkpoint": {"name": "a", "weights_sha256": "4", "lineage": None}}, "the weights of a changed"),
+        ({"rows_a_step": 32}, "rows a step changed from 16 to 32"),
+    ],
+)
+def test_a_run_from_other_files_is_not_gone_on_with(tmp_path: Path, now: dict[str, Any], said: str) -> None:
+    """Another training file, checkpoint or step size than when the run began."""
+    folder = begun(tmp_path / "run")
+    (folder / "checkpoint-100").mkdir()
+    with pytest.raises(Refusal, match=said):
+        open_run(str(folder), RECIPE, MADE_FROM | now)
+    assert open_run(str(folder), RECIPE | {"use_cpu": True}, MADE_FROM).checkpoint == str(folder / "checkpoint-100")
+
+
+def test_what_is_only_checked_may_lie_anywhere(tmp_path: Path) -> None:
+    """--check_only writes nothing, so a finished run of other settings is no hindrance."""
+    folder = begun(tmp_path / "run")
+    write_results(folder, {"eval_loss": 1.0})
+    assert open_run(str(folder), RECIPE | {"seed": 8}, MADE_FROM, check_only=True).scores is None
+
+
+def test_no_number_that_is_none_is_written(tmp_path: Path) -> None:
+    """NaN is not JSON."""
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_results(tmp_path, {"eval_loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []

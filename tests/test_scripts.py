@@ -241,3 +241,56 @@ def test_two_learning_rates_one_schedule(tiny_folder: Path) -> None:
         assert all(name.startswith("classifier.") == head for name in inside)
         assert group["weight_decay"] == (0.0 if "no decay" in group["name"] else 0.01)
         assert all((name in decayed) == (group["weight_decay"] > 0) for name in inside)
+
+
+def test_a_run_cut_off_behind_its_last_step_trains_no_more(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """Killed after its last checkpoint and before its results, a run is scored and finished, not trained further."""
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--max_steps", "2"]
+    call += ["--save_steps", "2", "--output_dir", str(tmp_path / "run"), *QUICK]
+    expected = run_pretraining.main(call)
+    before = file_sha256(tmp_path / "run" / "model.safetensors")
+    for name in ("all_results.json", "model.safetensors"):
+        (tmp_path / "run" / name).unlink()
+    scores = run_pretraining.main(call)
+    assert file_sha256(tmp_path / "run" / "model.safetensors") == before
+    assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 2
+    for name in ("eval_mlm_loss", "eval_nsp_accuracy"):
+        assert scores[name] == pytest.approx(expected[name], rel=1e-6)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """No folder with a model in it, and the step and the learning rate in the message."""
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "texts.csv"), "--labels", *SHADES]
+    call += ["--learning_rate", "1e30", "--head_learning_rate", "1e30", "--max_grad_norm", "0", "--warmup_steps", "0"]
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) by step \d+.*learning_rate than 1e\+30"):
+        run_sentiment.main([*call, *QUICK, "--save_strategy", "no", "--output_dir", str(tmp_path / "run")])
+    assert set(files_of(tmp_path / "run")) == {"recipe.yaml", "lineage.json"}
+
+
+def test_a_changed_file_is_not_called_the_same_run(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """A row added to the texts: the same command does not pass off the old predictions as theirs."""
+    texts = tmp_path / "texts.csv"
+    texts.write_text((data_folder / "texts.csv").read_text(), encoding="utf-8")
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(texts), "--labels", *SHADES, "--max_steps", "1"]
+    call += ["--output_dir", str(tmp_path / "run"), *QUICK]
+    run_sentiment.main(call)
+    run_sentiment.main(call)
+    texts.write_text(texts.read_text() + "profit rose .,good\n", encoding="utf-8")
+    with pytest.raises(Refusal, match=r"texts\.csv changed since this run began"):
+        run_sentiment.main(call)
+
+
+def test_the_best_checkpoints_scores_are_told_of_the_best_checkpoint(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """With load_best_model_at_end the saved weights' own evaluation is reported, not the last one's."""
+    texts = str(data_folder / "texts.csv")
+    call = ["--checkpoint", str(tiny_folder), "--train_file", texts, "--validation_file", texts, "--labels", *SHADES]
+    call += ["--output_dir", str(tmp_path / "run"), *QUICK, "--learning_rate", "0.05", "--num_train_epochs", "4"]
+    scores = run_sentiment.main([*call, "--load_best_model_at_end", "--metric_for_best_model", "eval_loss"])
+    history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    assert scores["eval_loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert min(losses[:4]) < losses[3]

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers.trainer_utils import get_last_checkpoint
 
-from two_stage.recipe import Refusal, read_recipe, say, write_recipe
+from two_stage.recipe import Refusal, read_recipe, recipe_text, say
 
-RESULTS, RECIPE = "all_results.json", "recipe.yaml"
+RESULTS, RECIPE, LINEAGE = "all_results.json", "recipe.yaml", "lineage.json"
+# settings that cannot change what a run makes
+HARMLESS = {"output_dir", "use_cpu", "dataloader_num_workers", "preprocessing_workers", "report_to", "disable_tqdm"}
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,24 @@ class Run:
     scores: dict[str, float] | None = None  # of a run that is finished
 
 
-def open_run(output_dir: str, recipe: dict[str, Any]) -> Run:
+def open_run(output_dir: str, recipe: dict[str, Any], lineage: dict[str, Any], check_only: bool = False) -> Run:
     """Look at the output folder before anything is read, loaded or written.
 
     Args:
         output_dir: the run's folder; it need not exist.
         recipe: the resolved recipe of this call.
+        lineage: what this call would be made from.
+        check_only: nothing will be written, so whatever is there does not matter.
 
     Returns:
         A finished run with its scores, a run to go on with from its last checkpoint, or a new one.
 
     Raises:
-        Refusal: the folder is a file, holds something else, or holds a run with other settings.
+        Refusal: the folder is a file, holds something else, or holds a run with other settings or from other files.
     """
     folder = Path(output_dir)
+    if check_only:
+        return Run(folder)
     if folder.exists() and not folder.is_dir():
         raise Refusal(f"{folder}: is a file; give --output_dir a folder")
     if under := [str(parent) for parent in folder.parents if parent.is_file()]:
@@ -48,6 +55,9 @@ def open_run(output_dir: str, recipe: dict[str, Any]) -> Run:
     checkpoint = get_last_checkpoint(str(folder))
     if changed and (results.exists() or checkpoint):
         raise Refusal(f"{folder}: holds a run with other settings ({changed}); give another --output_dir")
+    other = changed_inputs(folder / LINEAGE, lineage, resuming=not results.exists())
+    if other and (results.exists() or checkpoint):
+        raise Refusal(f"{folder}: {other} since this run began; give another --output_dir")
     if results.exists():
         try:
             return Run(folder, scores=json.loads(results.read_text(encoding="utf-8")))
@@ -57,8 +67,8 @@ def open_run(output_dir: str, recipe: dict[str, Any]) -> Run:
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What differs between two resolved recipes, as "learning_rate 2e-05 → 5e-05"; the output folder does not count."""
-    keys = sorted((before.keys() | now.keys()) - {"output_dir"})
+    """What differs between two resolved recipes, as "learning_rate 2e-05 → 5e-05"; what is harmless does not count."""
+    keys = sorted((before.keys() | now.keys()) - HARMLESS)
     pairs = [(key, _spoken(before.get(key, "default")), _spoken(now.get(key, "default"))) for key in keys]
     changed = [f"{key} {old} → {new}" for key, old, new in pairs if old != new]
     return ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
@@ -76,25 +86,51 @@ def _spoken(value: Any) -> str:
         return str(value)
 
 
+def changed_inputs(lineage_file: Path, now: dict[str, Any], resuming: bool) -> str | None:
+    """The first file that is another than when the run began, as "train.csv changed"; None if all are the same."""
+    try:
+        before = json.loads(lineage_file.read_text(encoding="utf-8"))
+        for flag, files in now["data"].items():
+            for path, digest in files.items():
+                if before["data"].get(flag, {}).get(path) != digest:
+                    return f"{path} changed"
+        if before["checkpoint"]["weights_sha256"] != now["checkpoint"]["weights_sha256"]:
+            return f"the weights of {now['checkpoint']['name']} changed"
+        if resuming and before["rows_a_step"] != now["rows_a_step"]:
+            return f"rows a step changed from {before['rows_a_step']} to {now['rows_a_step']}"
+    except (OSError, ValueError, KeyError):
+        return f"{lineage_file} was lost or changed"
+    return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
 def write_results(folder: Path, scores: dict[str, float]) -> None:
     """Write all_results.json, the last file of a run: where it stands, the run is finished."""
-    partial = folder / f".{RESULTS}"
-    partial.write_text(json.dumps(scores, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(folder / RESULTS)
+    write_whole(folder / RESULTS, json.dumps(scores, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def begin_run(run: Run, recipe: dict[str, Any], script: str, rank: int = 0) -> None:
-    """Make the run's folder and write its recipe, by which the same command finds its own run again.
+def begin_run(run: Run, recipe: dict[str, Any], lineage: dict[str, Any]) -> None:
+    """Make the run's folder and write its recipe and lineage, by which the same command finds its own run again.
+
+    No process writes before every process has looked at the folder.
 
     Args:
         run: as `open_run` found it.
         recipe: as resolved.
-        script: the script's name.
-        rank: of this process; the first one writes.
+        lineage: as traced.
     """
-    if rank == 0:
+    processes = PartialState()
+    processes.wait_for_everyone()
+    if processes.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
-        write_recipe(recipe, script, run.folder)
+        write_whole(run.folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
+        write_whole(run.folder / RECIPE, recipe_text(recipe, lineage["script"], run.folder))
 
 
 def left_as_it_is(run: Run) -> dict[str, float]:

@@ -32,31 +32,37 @@ def documents_of_text(path: str) -> Iterator[list[str]]:
         yield sentences
 
 
-def documents_of_table(path: str, text_column: str) -> Iterator[list[str]]:
+def documents_of_table(path: str, text_column: str, language: str) -> Iterator[list[str]]:
     """Documents of a table, one a row: a line break ends a sentence, and sentencex splits within a line."""
     import sentencex
 
     for row in read_rows(path):
         text = text_value(row, text_column, "text_column")
         lines = (line.strip() for line in text.splitlines())
-        sentences = [sentence.strip() for line in lines if line for sentence in sentencex.segment("en", line)]
+        sentences = [sentence.strip() for line in lines if line for sentence in sentencex.segment(language, line)]
         yield [sentence for sentence in sentences if sentence]
 
 
-def read_documents(paths: list[str], text_column: str, cache_key: str) -> Iterator[dict[str, list[str]]]:
+def read_documents(
+    paths: list[str], text_column: str, language: str, limit: int | None, cache_key: str
+) -> Iterator[dict[str, list[str]]]:
     """Every document of the files, each text once.
 
-    A second copy of a document would stand as "another document" behind its twin, and across the validation split.
+    A second copy of a document would stand as "another document" behind its twin, and on both sides of a split.
 
     Args:
         paths: corpus files.
         text_column: where a table has its text.
+        language: by whose rules a table's texts are split into sentences.
+        limit: documents to read; None reads all.
         cache_key: not used here: by it the data set cache knows files, or code, that changed under the same name.
     """
     seen: set[bytes] = set()
     for path in paths:
-        documents = documents_of_text(path) if file_format(path) == "txt" else documents_of_table(path, text_column)
-        for sentences in documents:
+        is_text = file_format(path) == "txt"
+        for sentences in documents_of_text(path) if is_text else documents_of_table(path, text_column, language):
+            if len(seen) == limit:
+                return
             digest = hashlib.blake2b("\n".join(sentences).encode("utf-8", "replace"), digest_size=8).digest()
             if digest not in seen:
                 seen.add(digest)
@@ -76,7 +82,12 @@ def tokenize_documents(batch: dict[str, list[list[str]]], tokenizer: PreTrainedT
 
 
 def load_corpus(
-    paths: list[str], text_column: str, tokenizer: PreTrainedTokenizerBase, workers: int | None = None
+    paths: list[str],
+    text_column: str,
+    tokenizer: PreTrainedTokenizerBase,
+    workers: int | None = None,
+    language: str = "en",
+    limit: int | None = None,
 ) -> Dataset:
     """Read, split and tokenize a corpus; both steps are cached on disk and memory-mapped.
 
@@ -85,6 +96,8 @@ def load_corpus(
         text_column: where a table has its text.
         tokenizer: the checkpoint's.
         workers: processes that tokenize; None works in this one.
+        language: of a table's texts, as an ISO 639 code.
+        limit: documents to read; None reads all.
 
     Returns:
         A data set with one row a document that has any token: `input_ids` (all its tokens, no special ones) and
@@ -96,7 +109,8 @@ def load_corpus(
     check_files(paths, FORMATS)
     read_by = [file_sha256(path) for path in (*paths, __file__, tables.__file__)]
     cache_key = " ".join([*read_by, version("sentencex")])
-    arguments = {"paths": paths, "text_column": text_column, "cache_key": cache_key}
+    arguments = {"paths": paths, "text_column": text_column, "language": language, "limit": limit}
+    arguments["cache_key"] = cache_key
     try:
         documents = Dataset.from_generator(read_documents, features=SENTENCES, gen_kwargs=arguments)
     except Exception as error:  # datasets wraps what the generator raised

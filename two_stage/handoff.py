@@ -8,6 +8,7 @@ import hashlib
 import json
 import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +18,15 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
+from two_stage.checkpoints import LINEAGE
 from two_stage.recipe import Refusal, say
-from two_stage.tables import file_sha256
+from two_stage.tables import check_files, file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
-LINEAGE, WEIGHTS = "lineage.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 TASK_MODELS = ("BertForSequenceClassification", "BertForTokenClassification")
+# what a file may have and a model not: entities need no pooler, and positions are counted anew
+MAY_STAY_BEHIND = ("bert.pooler.", "bert.embeddings.position_ids")
 PACKAGES = ("transformers", "torch", "datasets", "accelerate", "evaluate", "tokenizers")
 
 
@@ -48,6 +52,11 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerBase
     weights: Path | None  # None: start from scratch
     lineage: dict[str, Any] | None  # of the run that made it, if one of this project did
+
+    @cached_property
+    def weights_sha256(self) -> str | None:
+        """The SHA-256 of the weights' file, as it stands when it is first asked for."""
+        return file_sha256(self.weights) if self.weights else None
 
     def check_length(self, max_length: int) -> None:
         """Refuse rows longer than the model's positions, or too short to hold a token between the special ones."""
@@ -81,42 +90,62 @@ def open_checkpoint(name: str | None) -> Checkpoint:
         raise Refusal("no --checkpoint given: a folder with a BERT, or a Hub id such as bert-base-uncased")
     config_file = _checkpoint_file(name, "config.json")
     if config_file is None:
-        raise Refusal(f"checkpoint {name}: no such folder or model, or no config.json in it")
+        raise Refusal(f"checkpoint {name}: no such folder with a config.json; nor a model on the Hub or in its cache")
     try:
         model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise Refusal(f"checkpoint {name}: config.json is not a JSON object: {error}") from error
     if model_type != "bert":
         raise Refusal(f"checkpoint {name}: its config.json says model_type {model_type}; only bert will do")
+    config = BertConfig.from_pretrained(config_file.parent)
+    if config.is_decoder:
+        raise Refusal(f"checkpoint {name}: is a decoder (is_decoder in its config.json); only an encoder will do")
+    checkpoint = Checkpoint(name, config, _open_tokenizer(name, config), _open_weights(name), _open_lineage(name))
+    _check_lineage(checkpoint)
+    return checkpoint
+
+
+def _open_tokenizer(name: str, config: BertConfig) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer, with all that BERT needs of one and no more tokens than the model."""
     if not any(_checkpoint_file(name, file) for file in ("tokenizer.json", "vocab.txt")):
         raise Refusal(f"checkpoint {name}: no tokenizer in it (tokenizer.json or vocab.txt)")
-    config = BertConfig.from_pretrained(config_file.parent)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # whatever a broken file makes it raise
         raise Refusal(f"checkpoint {name}: its tokenizer cannot be read: {_one_line(error)}") from error
     if len(tokenizer) > config.vocab_size:
         raise Refusal(f"checkpoint {name}: tokenizer of {len(tokenizer)} tokens, model of {config.vocab_size} only")
+    roles = ("cls_token", "sep_token", "pad_token", "mask_token", "unk_token")
+    if missing := [role for role in roles if getattr(tokenizer, f"{role}_id") is None]:
+        raise Refusal(f"checkpoint {name}: its tokenizer has no {', '.join(missing)}; a BERT's has them all")
+    return tokenizer
+
+
+def _open_weights(name: str) -> Path | None:
+    """The checkpoint's safetensors file, whole by its own header; None where the folder has no weights."""
     weights = _checkpoint_file(name, WEIGHTS)
-    if weights is None and _checkpoint_file(name, "pytorch_model.bin"):
-        raise Refusal(f"checkpoint {name}: pickled weights only; save it again as safetensors, pickle can run code")
-    if weights is None and _checkpoint_file(name, f"{WEIGHTS}.index.json"):
-        raise Refusal(f"checkpoint {name}: weights in several files; save it again as one {WEIGHTS}")
-    if weights is None and not Path(name).is_dir():
-        raise Refusal(f"checkpoint {name}: no {WEIGHTS} on the Hub or in its cache, or no network to fetch it")
-    lineage_file = _checkpoint_file(name, LINEAGE)
+    if weights is None:
+        if _checkpoint_file(name, "pytorch_model.bin"):
+            raise Refusal(f"checkpoint {name}: pickled weights only; save it again as safetensors, pickle can run code")
+        if _checkpoint_file(name, f"{WEIGHTS}.index.json"):
+            raise Refusal(f"checkpoint {name}: weights in several files; save it again as one {WEIGHTS}")
+        if not Path(name).is_dir():
+            raise Refusal(f"checkpoint {name}: no {WEIGHTS} on the Hub or in its cache, or no network to fetch it")
+        return None
     try:
-        if weights:
-            with safe_open(weights, framework="pt"):  # reads the header and checks the file's size against it
-                pass
-        lineage = json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file else None
+        with safe_open(weights, framework="pt"):  # checks the file's size against its header
+            return weights
     except SafetensorError as error:
         raise Refusal(f"checkpoint {name}: {WEIGHTS} is broken: {_one_line(error)}; copy it anew") from error
+
+
+def _open_lineage(name: str) -> dict[str, Any] | None:
+    """The lineage.json of the run that made the checkpoint; None where it was not one of ours."""
+    lineage_file = _checkpoint_file(name, LINEAGE)
+    try:
+        return json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file else None
     except json.JSONDecodeError as error:
         raise Refusal(f"checkpoint {name}: {LINEAGE} is not JSON: {_one_line(error)}; copy it anew") from error
-    checkpoint = Checkpoint(name, config, tokenizer, weights, lineage)
-    _check_lineage(checkpoint)
-    return checkpoint
 
 
 def _one_line(error: Exception) -> str:
@@ -138,9 +167,12 @@ def _checkpoint_file(name: str, file: str) -> Path | None:
 
 
 def _check_lineage(checkpoint: Checkpoint) -> None:
-    """Refuse a folder whose weights or tokenizer were changed since the run that its lineage names."""
+    """Refuse a folder whose weights or tokenizer are gone, or others than those of the run that made it."""
     made = checkpoint.lineage or {}
-    if checkpoint.weights and made.get("weights_sha256") not in (None, file_sha256(checkpoint.weights)):
+    trained = made.get("weights_sha256") or any(name in TASK_MODELS for name in checkpoint.config.architectures or [])
+    if trained and checkpoint.weights is None:
+        raise Refusal(f"checkpoint {checkpoint.name}: its {WEIGHTS} is gone; copy it anew")
+    if made.get("weights_sha256") not in (None, checkpoint.weights_sha256):
         raise Refusal(f"checkpoint {checkpoint.name}: {WEIGHTS} is not the file that its {LINEAGE} names")
     if made.get("tokenizer_sha256") not in (None, tokenizer_sha256(checkpoint.tokenizer)):
         raise Refusal(f"checkpoint {checkpoint.name}: its tokenizer is not the one that it was trained with")
@@ -174,6 +206,8 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
     logging.set_verbosity_error()  # transformers' table of missing tensors; what is new is said below
     try:
         if checkpoint.weights is None:
+            if not new:
+                raise Refusal(f"checkpoint {checkpoint.name}: has no weights, and there is nothing to train it on")
             say(f"{checkpoint.name} has no weights: starting from scratch")
             return model_class(checkpoint.config)
         model, info = model_class.from_pretrained(
@@ -197,7 +231,7 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
 
 
 def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[str, ...]) -> int:
-    """Compare every tensor under `bert.` with the checkpoint's file, bit for bit.
+    """Compare every tensor under `bert.` with the checkpoint's file, bit for bit, and leave none of the file's behind.
 
     Args:
         model: as loaded, before any step.
@@ -208,20 +242,32 @@ def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[st
         How many tensors were compared.
 
     Raises:
-        Refusal: one is missing from the file or differs from it.
+        Refusal: one is missing from the file, differs from it, or stands in the file and not in the model.
     """
-    compared = 0
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("bert.")}
     with safe_open(checkpoint.weights, framework="pt") as file:
-        names = set(file.keys())
-        for name, tensor in model.state_dict().items():
-            if name.startswith("bert."):
-                source = name if name in names else name.removeprefix("bert.")  # a bare BertModel has no prefix
-                if source not in names and name.startswith(new):
-                    continue
-                if source not in names or not torch.equal(file.get_tensor(source).to(tensor), tensor):
-                    raise Refusal(f"checkpoint {checkpoint.name}: {name} did not arrive as it stands in {WEIGHTS}")
-                compared += 1
-    return compared
+        sources = {name: key for key in file.keys() if (name := encoder_name(key))}  # noqa: SIM118
+        for name, tensor in tensors.items():
+            if name not in sources and name.startswith(new):
+                continue
+            if name not in sources or not torch.equal(file.get_tensor(sources[name]).to(tensor), tensor):
+                raise Refusal(f"checkpoint {checkpoint.name}: {name} did not arrive as it stands in {WEIGHTS}")
+    unused = sorted(name for name in sources.keys() - tensors.keys() if not name.startswith(MAY_STAY_BEHIND))
+    if unused:
+        raise Refusal(f"checkpoint {checkpoint.name}: its config.json makes a model without {_few(unused)}")
+    return len(tensors.keys() & sources.keys())
+
+
+def encoder_name(key: str) -> str | None:
+    """The model's name of an encoder tensor that a file keeps under `key`; None of a head's tensor.
+
+    A bare BertModel's file has no `bert.`, and files as old as bert-base-uncased's call LayerNorm's weights gamma and
+    beta, which transformers renames when it loads them.
+    """
+    name = key.removeprefix("bert.")
+    if not name.startswith(("embeddings.", "encoder.", "pooler.")):
+        return None
+    return "bert." + name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def _few(names: list[str]) -> str:
@@ -236,29 +282,40 @@ def _pooler_hint(missing: list[str]) -> str:
     return "; it was trained without next-sentence prediction: run run_pretraining.py from it first, which makes one"
 
 
-def write_lineage(folder: Path, script: str, checkpoint: Checkpoint, data: dict[str, list[str]]) -> None:
-    """Write lineage.json: what this folder's model was made from.
+def trace_lineage(
+    script: str, checkpoint: Checkpoint, data: dict[str, list[str] | None], formats: tuple[str, ...], rows_a_step: int
+) -> dict[str, Any]:
+    """What a run is about to be made from, with hashes taken before any of it is read.
 
     Args:
-        folder: the run's; without model.safetensors where it only predicted.
         script: the script's name.
-        checkpoint: what the run started from; its own lineage is kept inside, so the chain is whole.
-        data: flag → files, each written with its SHA-256.
+        checkpoint: what the run starts from; its own lineage is kept inside, so the chain is whole.
+        data: flag → files, or None where the flag was not given.
+        formats: the endings that the script reads.
+        rows_a_step: of all processes; a run can only be gone on with at the same.
+
+    Returns:
+        The content of lineage.json, but for `weights_sha256`, which the end of the run adds.
+
+    Raises:
+        Refusal: a file that is missing, empty, or of a form that the script does not read.
     """
-    lineage = {
+    given = {flag: files for flag, files in data.items() if files}
+    for files in given.values():
+        check_files(files, formats)
+    return {
         "script": script,
         "checkpoint": {
             "name": checkpoint.name,
-            "weights_sha256": file_sha256(checkpoint.weights) if checkpoint.weights else None,
+            "weights_sha256": checkpoint.weights_sha256,
             "lineage": checkpoint.lineage,
         },
-        "data": {flag: {path: file_sha256(path) for path in paths} for flag, paths in data.items()},
-        "weights_sha256": file_sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else None,
+        "data": {flag: {path: file_sha256(path) for path in files} for flag, files in given.items()},
+        "rows_a_step": rows_a_step,
         "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
         "versions": {package: version(package) for package in PACKAGES},
         "commit": _commit(),
     }
-    (folder / LINEAGE).write_text(json.dumps(lineage, indent=2) + "\n", encoding="utf-8")
 
 
 def _commit() -> str | None:

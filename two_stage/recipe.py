@@ -36,7 +36,7 @@ COMMON_TRAINING_FLAGS = frozenset(
 )
 
 
-NOT_IN_RECIPES = {"recipe", "help", "help_all"}
+NOT_IN_RECIPES = {"recipe", "help", "help_all", "hub_token"}  # `hf auth login` keeps a token
 
 
 class Refusal(Exception):
@@ -134,7 +134,7 @@ def parse_flags(
     namespace = parser.parse_args((recipe_flags(recipe, parser) if recipe else []) + typed)
     if no_data:
         say(f"No data given: running the quickstart recipe {recipe}")
-    values = {name: value for name, value in vars(namespace).items() if name not in NOT_IN_RECIPES}
+    values = {name: value for name, value in vars(namespace).items() if name not in ("recipe", "help_all")}
     try:
         filled = parser.parse_dict(values)
     except ValueError as error:
@@ -145,7 +145,9 @@ def parse_flags(
     resolved = {
         name: value
         for name, value in values.items()
-        if value is not None and (name in spoken or not value == stock.get(name) == ours[name])
+        if name not in NOT_IN_RECIPES | {"check_only"}
+        and value is not None
+        and (name in spoken or not value == stock.get(name) == ours[name])
     }
     return filled[0], filled[1], resolved
 
@@ -178,7 +180,9 @@ def recipe_flags(path: str, parser: FlagParser) -> list[str]:
     """
     flags: list[str] = []
     for key, value in read_recipe(path).items():
-        if parser.flag(key) is None or key in NOT_IN_RECIPES:
+        if parser.flag(key) and key in NOT_IN_RECIPES:
+            raise Refusal(f"{path}: key {key} does not belong in a recipe; type it as a flag")
+        if parser.flag(key) is None:
             raise Refusal(f"{path}: unknown key {key}{parser.nearest(key)}")
         if value in ("", []):
             raise Refusal(f"{path}: key {key} has no value; leave the line out to take the default")
@@ -192,11 +196,11 @@ def recipe_flags(path: str, parser: FlagParser) -> list[str]:
     return flags
 
 
-def write_recipe(recipe: dict[str, Any], script: str, folder: Path) -> None:
-    """Write `recipe` as `folder`/recipe.yaml, which runs the run again."""
+def recipe_text(recipe: dict[str, Any], script: str, folder: Path) -> str:
+    """The text of `folder`/recipe.yaml, which runs the run again."""
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
-    header = f"# As resolved. To run it again: python {script} --recipe {folder / 'recipe.yaml'} --output_dir ANOTHER\n"
-    (folder / "recipe.yaml").write_text(header + text, encoding="utf-8")
+    again = f"python {script} --recipe {folder / 'recipe.yaml'} --output_dir ANOTHER"
+    return f"# As resolved. To run it again: {again}\n{text}"
 
 
 def check_range(settings: object, low: float, high: float, *names: str) -> None:
@@ -230,9 +234,12 @@ def run_script(main: Callable[[list[str]], object]) -> NoReturn:
     except Refusal as refusal:
         if debug:
             traceback.print_exc()
-        elif int(os.environ.get("RANK", 0)) == 0:
+        elif int(os.environ.get("LOCAL_RANK", 0)) == 0:  # once a machine: its files may be others
             print(f"{script}: {refusal}", file=sys.stderr)
         sys.exit(2)
+    except FloatingPointError as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{script}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

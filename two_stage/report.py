@@ -6,12 +6,12 @@ As a command, `python -m two_stage.report FOLDER …` prints one table of severa
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from two_stage.checkpoints import RESULTS, Run, write_results
+from two_stage.checkpoints import LINEAGE, RESULTS, Run, write_results, write_whole
+from two_stage.tables import file_sha256
 
 if TYPE_CHECKING:
-    from two_stage.handoff import Checkpoint
     from two_stage.trainer import ExactTrainer
 
 # The scores a reader looks for first, in this order; the others stand in all_results.json.
@@ -74,7 +74,7 @@ def write_model_card(folder: Path, card: Card, scores: dict[str, float], facts: 
         scores: the run's results; the headline ones are shown.
         facts: name → value, such as the checkpoint that it came from and the files it was trained on.
     """
-    usage = card.usage.replace("FOLDER", folder.name)
+    usage = card.usage.replace("FOLDER", str(folder))
     lines = ["---", "library_name: transformers", "---", f"# {card.title}", "", "```python", usage, "```", ""]
     lines += ["| what | value |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in facts.items()), ""]
     if found := score_lines(scores):
@@ -88,35 +88,28 @@ def write_model_card(folder: Path, card: Card, scores: dict[str, float], facts: 
 
 
 def finish_run(
-    trainer: "ExactTrainer",
-    run: Run,
-    script: str,
-    checkpoint: "Checkpoint",
-    data: dict[str, list[str] | None],
-    scores: dict[str, float],
-    card: Card,
+    trainer: "ExactTrainer", run: Run, lineage: dict[str, Any], scores: dict[str, float], card: Card
 ) -> None:
     """Write all that a run leaves in its folder, all_results.json last, and tell what was made.
 
     Args:
         trainer: has trained, or has only predicted, and then no weights are written.
-        run, script, checkpoint: what ran, and from where.
-        data: flag → files, None where the flag was not given.
+        run: where it goes.
+        lineage: as traced at the start.
         scores: what goes into all_results.json.
         card: see `write_model_card`.
     """
-    from two_stage.handoff import write_lineage
-
-    trained = trainer.state.global_step > 0
+    trained = trainer.train_dataset is not None
     if trained:
         trainer.save_model(str(run.folder))
     if trainer.is_world_process_zero():
-        given = {flag: files for flag, files in data.items() if files}
         if trained:
             trainer.state.save_to_json(str(run.folder / "trainer_state.json"))
-            facts = {"started from": checkpoint.name} | {flag: ", ".join(files) for flag, files in given.items()}
+            lineage["weights_sha256"] = file_sha256(run.folder / "model.safetensors")
+            facts = {"started from": lineage["checkpoint"]["name"]}
+            facts |= {flag: ", ".join(files) for flag, files in lineage["data"].items()}
             write_model_card(run.folder, card, scores, facts | {"optimizer steps": f"{trainer.state.global_step:,}"})
-        write_lineage(run.folder, script, checkpoint, given)
+        write_whole(run.folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
         write_results(run.folder, scores)
         print(f"\n{summary_table([run.folder])}\n")
     trainer.accelerator.wait_for_everyone()

@@ -63,9 +63,10 @@ class SentimentScores(evaluate.Metric):
         gold, predicted = np.asarray(references), np.asarray(predictions)
         same = bool((gold == gold[0]).all() and (predicted == gold[0]).all())  # kappa is 0/0 there
         kappa = 1.0 if same else cohen_kappa_score(gold, predicted, labels=range(labels), weights="quadratic")
+        found = np.union1d(gold, predicted)
         return {
             "accuracy": float((gold == predicted).mean()),
-            "macro_f1": float(f1_score(gold, predicted, labels=np.unique(gold), average="macro", zero_division=0)),
+            "macro_f1": float(f1_score(gold, predicted, labels=found, average="macro", zero_division=0)),
             "quadratic_kappa": float(kappa),
             "mean_absolute_error": float(np.abs(gold - predicted).mean()),
         }

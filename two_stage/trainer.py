@@ -6,6 +6,7 @@ Here the loss is a sum over items divided by the items of the whole global step,
 step sees (the order of rows, the masks) is keyed by (seed, epoch, row), never by a worker, a process or a batch.
 """
 
+import math
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,19 @@ from transformers.trainer_utils import IntervalStrategy
 from two_stage.recipe import Refusal
 
 POOL_STEPS = 50  # rows are sorted by length within pools of 50 steps: little padding, and still a random order
+
+# Fields of TrainingArguments that these scripts have another way for, at their stock values
+NO_EFFECT = {
+    "do_train": False,  # the file given is the switch
+    "do_eval": False,
+    "do_predict": False,
+    "resume_from_checkpoint": None,  # the same command resumes
+    "train_sampling_strategy": "random",  # EpochSampler
+    "label_smoothing_factor": 0.0,
+    "batch_eval_metrics": False,
+    "prediction_loss_only": False,
+    "auto_find_batch_size": False,
+}
 
 
 @dataclass
@@ -42,14 +56,19 @@ class ExactTrainingArguments(TrainingArguments):
     include_num_input_tokens_seen: str = field(
         default="non_padding", metadata={"help": "count tokens for train_tokens_per_second"}
     )
+    ddp_timeout: int = field(default=24 * 3600, metadata={"help": "seconds; others wait while one reads a corpus"})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every parameter is used"})
 
     def __post_init__(self) -> None:
         """Let the precision follow the device, then let transformers check the rest.
 
         Raises:
-            Refusal: half precision asked for on a CPU, which emulates it hundreds of times slower or runs no faster.
+            Refusal: half precision asked for on a CPU, which emulates it hundreds of times slower or runs no faster;
+                a field of TrainingArguments that would do nothing here.
         """
+        for name, stock in NO_EFFECT.items():
+            if getattr(self, name) != stock:
+                raise Refusal(f"--{name} {getattr(self, name)}: has no effect in these scripts; leave it out")
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         if not on_gpu and (self.bf16 or self.fp16 or self.precision in ("bf16", "fp16")):
             raise Refusal("half precision needs a GPU here; leave precision at auto")
@@ -61,6 +80,11 @@ class ExactTrainingArguments(TrainingArguments):
         super().__post_init__()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
+
+    @property
+    def rows_a_step(self) -> int:
+        """Rows that one optimizer step sees, over accumulation and all processes."""
+        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
 
 
 @dataclass
@@ -110,21 +134,32 @@ def row_lengths(dataset: Any) -> np.ndarray:
     return pyarrow.compute.list_value_length(table["input_ids"]).to_numpy()
 
 
-class EpochKey(TrainerCallback):
-    """Tells the sampler and the data set which epoch begins.
-
-    accelerate's own `set_epoch` does not reach them after a resume in mid-epoch, where it wraps the loader.
-    """
+class ExactCallback(TrainerCallback):
+    """Tells the sampler and the data set which epoch begins, and keeps the logged losses true."""
 
     def __init__(self, trainer: "ExactTrainer") -> None:
         self.trainer = trainer
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called by Trainer before it draws the epoch's first row."""
+        """Set the epoch; accelerate's own `set_epoch` does not reach the sampler after a resume in mid-epoch."""
         epoch = int((state.epoch or 0) + 1e-6)
         self.trainer.sampler.epoch = epoch
         if hasattr(self.trainer.train_dataset, "set_epoch"):
             self.trainer.train_dataset.set_epoch(epoch)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Log the last step: what Trainer adds to train_loss after it is one process's share, not the mean."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **logged: Any) -> None:
+        """Stop where the loss is no number any more, rather than save what is left of the model."""
+        loss = logged["logs"].get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} by step {state.global_step}: nothing was saved since; try a lower --learning_rate "
+                f"than {args.learning_rate:g}, or --precision fp32"
+            )
 
 
 class ExactTrainer(Trainer):
@@ -143,7 +178,7 @@ class ExactTrainer(Trainer):
         if eval_dataset is None or not len(eval_dataset):
             args.eval_strategy, eval_dataset = IntervalStrategy.NO, None
         super().__init__(args=args, eval_dataset=eval_dataset, **kwargs)
-        self.add_callback(EpochKey(self))
+        self.add_callback(ExactCallback(self))
 
     def train_and_evaluate(self, checkpoint: str | None = None) -> dict[str, float]:
         """Train if there are rows to train on, and score the validation rows, once more only if need be.
@@ -154,16 +189,30 @@ class ExactTrainer(Trainer):
         Returns:
             train_…: loss, seconds, rows and tokens (without padding) a second; eval_…: see `compute_metrics`.
         """
-        if self.train_dataset is None:
-            return self.evaluate() if self.eval_dataset is not None else {}
-        scores = self.train(resume_from_checkpoint=checkpoint).metrics
-        tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
-        scores["train_tokens_per_second"] = tokens / scores["train_runtime"]
+        scores: dict[str, float] = {}
+        if checkpoint and self.is_trained(checkpoint):
+            self._load_from_checkpoint(checkpoint)
+        elif self.train_dataset is not None:
+            scores = self.train(resume_from_checkpoint=checkpoint).metrics
+            tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
+            scores["train_tokens_per_second"] = tokens / scores["train_runtime"]
         if self.eval_dataset is not None:
             last = self.state.log_history[-2] if len(self.state.log_history) > 1 else {}
-            evaluated = last if "eval_loss" in last and last["step"] == self.state.global_step else self.evaluate()
+            is_current = "eval_loss" in last and last["step"] == self.state.global_step
+            evaluated = last if is_current and not self.args.load_best_model_at_end else self.evaluate()
             scores |= {name: value for name, value in evaluated.items() if name.startswith("eval_")}
         return scores
+
+    def is_trained(self, checkpoint: str) -> bool:
+        """Whether a checkpoint is of the run's last step; Trainer would train one step more from it.
+
+        It then becomes this trainer's state.
+        """
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        if state.global_step < state.max_steps:
+            return False
+        self.state = state
+        return True
 
     def count_items(self, batch: dict[str, Tensor]) -> Tensor:
         """How many items of each kind a batch's loss is a mean over: shape (kinds,)."""
@@ -216,10 +265,8 @@ class ExactTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         """One order of rows for every way to cut a step into batches."""
-        args = self.args
-        step_rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        seed = args.seed if args.data_seed is None else args.data_seed
-        self.sampler = EpochSampler(self.train_dataset, step_rows, seed)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self.sampler = EpochSampler(self.train_dataset, self.args.rows_a_step, seed)
         return self.sampler
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
