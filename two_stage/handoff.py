@@ -88,6 +88,8 @@ def open_checkpoint(name: str | None) -> Checkpoint:
     """
     if name is None:
         raise Refusal("no --checkpoint given: a folder with a BERT, or a Hub id such as bert-base-uncased")
+    if not Path(name).is_dir() and _looks_like_a_path(name):  # and no Hub is asked for it
+        raise Refusal(f"checkpoint {name}: no such folder; is it the --output_dir of a run that has finished?")
     config_file = _checkpoint_file(name, "config.json")
     if config_file is None:
         raise Refusal(f"checkpoint {name}: no such folder with a config.json; nor a model on the Hub or in its cache")
@@ -151,6 +153,12 @@ def _open_lineage(name: str) -> dict[str, Any] | None:
 def _one_line(error: Exception) -> str:
     """The start of an error's message, without its line breaks."""
     return " ".join(str(error).split())[:300]
+
+
+def _looks_like_a_path(name: str) -> bool:
+    """Whether `name` can be no Hub id, `model` or `owner/model`, or begins with a folder that is there."""
+    parts = Path(name).parts
+    return name.startswith((".", "/", "~")) or len(parts) > 2 or (len(parts) == 2 and Path(parts[0]).is_dir())
 
 
 def _checkpoint_file(name: str, file: str) -> Path | None:
