@@ -401,13 +401,13 @@ def test_errors_that_are_no_refusal_keep_their_traceback(monkeypatch: pytest.Mon
 def test_only_one_process_tells_the_refusal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, lines: int
 ) -> None:
-    """Under a launcher every process refuses, and one says so."""
+    """Under a launcher every process refuses, and one a machine says so."""
 
     def main(argv: list[str]) -> NoReturn:
         raise Refusal("no")
 
     monkeypatch.setattr(sys, "argv", ["run.py"])
-    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("LOCAL_RANK", rank)
     with pytest.raises(SystemExit):
         run_script(main)
     assert len(capsys.readouterr().err.splitlines()) == lines
