@@ -194,7 +194,7 @@ def test_each_document_is_kept_once_and_in_order(tmp_path: Path) -> None:
     """A second copy is dropped, within a file and across files of other formats; a part of a document is no copy."""
     one = write(tmp_path / "one.txt", b"a\nb\n\nc\n\na\nb\n\na\n\nab\n")
     two = write_rows(tmp_path / "two.jsonl", [{"text": "c"}, {"text": "d"}, {"text": "a\nb"}, {"text": "d"}])
-    found = [row["sentences"] for row in corpus.read_documents([one, two, one], "text", [])]
+    found = [row["sentences"] for row in corpus.read_documents([one, two, one], "text", "en", None, "")]
     assert found == [["a", "b"], ["c"], ["a"], ["ab"], ["d"]]
 
 
@@ -206,7 +206,7 @@ def test_tables_of_documents_end_sentences_at_line_breaks(tmp_path: Path, text: 
 
     def document(text: str) -> list[str]:
         path = write_rows(tmp_path / "documents.jsonl", [{"text": text}])
-        return next(corpus.documents_of_table(path, "text"))
+        return next(corpus.documents_of_table(path, "text", "en"))
 
     sentences = document(text)
     by_line = [sentence for line in text.splitlines() if line.strip() for sentence in document(line)]
@@ -217,7 +217,7 @@ def test_tables_of_documents_end_sentences_at_line_breaks(tmp_path: Path, text: 
 def test_sentences_within_a_line_are_parted(tmp_path: Path) -> None:
     """The splitter ends a sentence at its full stop, not at that of an abbreviation."""
     path = write_rows(tmp_path / "documents.csv", [{"text": "Mr. Hill sold. Costs fell.\nSales rose", "id": "1"}])
-    assert list(corpus.documents_of_table(path, "text")) == [["Mr. Hill sold.", "Costs fell.", "Sales rose"]]
+    assert list(corpus.documents_of_table(path, "text", "en")) == [["Mr. Hill sold.", "Costs fell.", "Sales rose"]]
 
 
 # --- Tokens -----------------------------------------------------------------------------------------------------------
