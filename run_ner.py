@@ -30,7 +30,7 @@ from two_stage.handoff import Checkpoint, load_model, open_checkpoint, trace_lin
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import EntityScores
-from two_stage.tables import PlacedRow, broken_text, column_value, read_rows
+from two_stage.tables import PlacedRow, broken_text, column_value, sample_rows
 from two_stage.trainer import ExactTrainer, FineTuningArguments, pad_rows
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
@@ -62,7 +62,7 @@ class Settings:
     tokens_column: str = field(default="tokens", metadata={"help": "where a row has its words"})
     tags_column: str = field(default="ner_tags", metadata={"help": "where a row has its tags: O, B-TYPE, I-TYPE"})
     max_length: int = field(default=128, metadata={"help": "word pieces a sentence; words behind it are predicted O"})
-    max_train_samples: int | None = field(default=None, metadata={"help": "sentences to train on, for a quick try"})
+    max_train_samples: int | None = field(default=None, metadata={"help": "sentences to train on, drawn at random"})
     check_only: bool = field(default=False, metadata={"help": "read and check; train nothing"})
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ def read_sentences(
         paths: files of sentences.
         settings: names of the columns.
         tagged: whether a file without tags is refused.
-        limit: sentences to read at most.
+        limit: sentences to take; None takes all.
 
     Raises:
         Refusal: no row, a column is missing, words that are none, as many tags as words in one row but not in another.
@@ -106,15 +106,13 @@ def read_sentences(
     words: list[list[str]] = []
     tags: list[list[str]] = []
     places: list[str] = []
-    for row in (row for path in paths for row in read_rows(path)):
+    for row in sample_rows(paths, limit):
         words.append(word_list(row, settings.tokens_column, "tokens_column"))
         places.append(row[0])
         if tagged or settings.tags_column in row[1]:
             tags.append(word_list(row, settings.tags_column, "tags_column"))
             if len(tags[-1]) != len(words[-1]):
                 raise Refusal(f"{row[0]}: {len(words[-1])} tokens but {len(tags[-1])} tags; give every token its tag")
-        if len(words) == limit:
-            break
     if not words:
         raise Refusal(f"{', '.join(paths)}: no row in it")
     if tags and len(tags) < len(words):

@@ -29,7 +29,7 @@ from two_stage.handoff import Checkpoint, SavedAsStock, load_model, open_checkpo
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import SentimentScores
-from two_stage.tables import column_value, read_rows, text_value
+from two_stage.tables import column_value, read_rows, sample_rows, text_value
 from two_stage.trainer import ExactTrainer, FineTuningArguments, pad_rows, row_lengths
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
@@ -60,7 +60,7 @@ class Settings:
     label_column: str = field(default="label", metadata={"help": "where a table has its labels"})
     labels: list[str] | None = field(default=None, metadata={"help": "the shades in their order, worst first"})
     max_length: int = field(default=128, metadata={"help": "word pieces a text; longer ones lose their end"})
-    max_train_samples: int | None = field(default=None, metadata={"help": "rows to train on, for a quick try"})
+    max_train_samples: int | None = field(default=None, metadata={"help": "rows to train on, drawn at random"})
     loss: str = field(default="cross_entropy", metadata={"help": "what to minimise", "choices": ("cross_entropy",)})
     check_only: bool = field(default=False, metadata={"help": "read and check; train nothing"})
 
@@ -98,22 +98,20 @@ def read_texts(
         settings: names of the columns.
         labels: the shades in their order.
         labelled: whether a file without a label column is refused.
-        limit: rows to read at most.
+        limit: rows to take; None takes all.
 
     Raises:
         Refusal: no row, a column is missing, a text is empty, or a label is none of `labels`.
     """
     texts: list[str] = []
     gold: list[int] = []
-    for row in (row for path in paths for row in read_rows(path)):
+    for row in sample_rows(paths, limit):
         texts.append(text_value(row, settings.text_column, "text_column"))
         if labelled or settings.label_column in row[1]:
             label = column_value(row, settings.label_column, "label_column")
             if label is None or str(label) not in labels:
                 raise Refusal(f"{row[0]}: label {label!r} is none of {', '.join(labels)} (--labels)")
             gold.append(labels.index(str(label)))
-        if len(texts) == limit:
-            break
     if not texts:
         raise Refusal(f"{', '.join(paths)}: no row in it")
     if gold and len(gold) < len(texts):

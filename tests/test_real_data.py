@@ -52,7 +52,8 @@ def test_sentiment_learns_from_it(stage_one: Path, tmp_path: Path) -> None:
     data = f"{REAL_DATA}/sentiment/financial_phrasebank_50agree"
     call = ["--checkpoint", str(stage_one), "--train_file", f"{data}/train.csv", "--test_file", f"{data}/test.csv"]
     call += ["--labels", "negative", "neutral", "positive", "--output_dir", str(tmp_path / "sentiment")]
-    scores = run_sentiment.main([*call, *QUICK, "--max_train_samples", "800", "--num_train_epochs", "2"])
+    call += ["--learning_rate", "1e-4", "--head_learning_rate", "5e-4", "--num_train_epochs", "3"]
+    scores = run_sentiment.main([*call, *QUICK, "--max_train_samples", "800"])
     assert scores["test_accuracy"] > 0.62
 
 

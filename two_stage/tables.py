@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from two_stage.recipe import Refusal
 
 Row = dict[str, Any]
@@ -161,6 +163,18 @@ def _read_conll(path: str) -> Iterator[PlacedRow]:
                 tokens, tags, number = [], [], number + 1
     if tokens:
         yield f"{path} row {number}", {"tokens": tokens, "ner_tags": tags}
+
+
+def sample_rows(paths: list[str], limit: int | None) -> list[PlacedRow]:
+    """The rows of several files, or `limit` of them drawn at random, in their order.
+
+    The first rows of a file are often of one label. The draw is the same every time, and a smaller sample is part of a
+    larger one, so that runs with more and fewer rows compare.
+    """
+    rows = [row for path in paths for row in read_rows(path)]
+    if limit is None or limit >= len(rows):
+        return rows
+    return [rows[i] for i in sorted(np.random.default_rng(0).permutation(len(rows))[:limit].tolist())]
 
 
 def column_value(row: PlacedRow, column: str, flag: str) -> Any:
