@@ -294,3 +294,22 @@ def test_the_best_checkpoints_scores_are_told_of_the_best_checkpoint(
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     assert scores["eval_loss"] == pytest.approx(min(losses), rel=1e-6)
     assert min(losses[:4]) < losses[3]
+
+
+def test_every_epoch_has_its_own_order(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """Trainer tells the sampler which epoch begins: the same rows come in another order."""
+    steps: list[list[list[int]]] = []
+
+    class Watched(run_sentiment.SentimentTrainer):
+        def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: object) -> torch.Tensor:
+            steps.append([row[row > 0].tolist() for row in inputs["input_ids"]])
+            return super().training_step(model, inputs, *args)  # type: ignore[arg-type]
+
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "texts.csv"), "--labels", *SHADES]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_sentiment, "SentimentTrainer", Watched)
+        run_sentiment.main([*call, "--output_dir", str(tmp_path / "run"), "--num_train_epochs", "2", *QUICK])
+    first, second = ([row for step in half for row in step] for half in (steps[:6], steps[6:]))
+    assert len(first) == len(second) == 48
+    assert first != second
+    assert sorted(first) == sorted(second)
