@@ -230,7 +230,7 @@ class RowKeyedMasking(DataCollatorForLanguageModeling):
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Rows of SentencePairs → input_ids, token_type_ids, labels, attention_mask (rows, longest) and labels."""
+        """Rows of SentencePairs → input_ids, token_type_ids, attention_mask, labels (rows, longest), and NSP labels."""
         never = torch.tensor([id for id in self.tokenizer.all_special_ids if id != self.tokenizer.unk_token_id])
         rows = []
         for row in examples:

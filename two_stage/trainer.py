@@ -153,12 +153,12 @@ class ExactCallback(TrainerCallback):
             control.should_log = True
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **logged: Any) -> None:
-        """Stop where the loss is no number any more, rather than save what is left of the model."""
+        """Stop where a logged loss is no number any more, rather than finish with what is left of the model."""
         loss = logged["logs"].get("loss", 0.0)
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the loss is {loss} by step {state.global_step}: nothing was saved since; try a lower --learning_rate "
-                f"than {args.learning_rate:g}, or --precision fp32"
+                f"the loss is {loss} by step {state.global_step}; a checkpoint saved since the last logged loss "
+                f"may be broken too; try a lower --learning_rate than {args.learning_rate:g}, or --precision fp32"
             )
 
 
