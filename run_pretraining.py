@@ -16,26 +16,57 @@ import math
 import random
 import time
 from array import array
-from bisect import bisect_left
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertForPreTraining, DataCollatorForLanguageModeling, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    BertForPreTraining,
+    DataCollatorForLanguageModeling,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
+from transformers.trainer_utils import SchedulerType
 
-from two_stage.checkpoints import begin_run, left_as_it_is, open_run
-from two_stage.corpus import FORMATS, load_corpus, sentence_lengths
-from two_stage.handoff import SavedAsStock, load_model, open_checkpoint, trace_lineage
+from two_stage.checkpoints import Run, begin_run, left_as_it_is, open_run, write_whole
+from two_stage.corpus import (
+    FORMATS,
+    TOKENS,
+    CorpusSource,
+    corpus_tokenizer,
+    flat_sentence_lengths,
+    load_corpus,
+    tokenize_documents,
+)
+from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
+from two_stage.handoff import (
+    Checkpoint,
+    SavedAsStock,
+    load_model,
+    new_tensors,
+    open_checkpoint,
+    tokenizer_sha256,
+    trace_lineage,
+)
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import PretrainingScores
-from two_stage.trainer import EpochSampler, ExactTrainer, ExactTrainingArguments, pad_rows
+from two_stage.streaming import StreamedRows
+from two_stage.tables import check_files
+from two_stage.trainer import EpochSampler, ExactTrainer, ExactTrainingArguments, arguments_aside, pad_rows, time_steps
+from two_stage.vocabulary import choose_new_words, count_words, extend_embeddings, extend_tokenizer
 
 SCRIPT, QUICKSTART = "run_pretraining.py", "recipes/quickstart/pretraining.yaml"
 CARD = Card(
@@ -46,6 +77,8 @@ CARD = Card(
     'model = BertForPreTraining.from_pretrained("FOLDER")  # with the masked-word and next-sentence heads',
 )
 SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
+NEXT_SENTENCE = ("bert.pooler.", "cls.seq_relationship.")  # the parameters that only next sentences train
+HEAD_WARMUP_STEPS, HEAD_WARMUP_RATE = 200, 1e-3  # at most a fifth of the run
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
@@ -62,21 +95,51 @@ class Settings:
     )
     validation_file: list[str] | None = field(default=None, metadata={"help": "held-out documents, in the same form"})
     validation_fraction: float = field(default=0.05, metadata={"help": "of the documents, without a validation_file"})
+    dataset: str | None = field(default=None, metadata={"help": "documents of a data set: Hub id or local folder"})
+    dataset_config: str | None = field(default=None, metadata={"help": "which of its configurations"})
+    dataset_revision: str | None = field(default=None, metadata={"help": "which of its commits"})
+    dataset_split: str = field(default="train", metadata={"help": "which of its splits"})
     text_column: str = field(default="text", metadata={"help": "where a table has its documents"})
     language: str = field(default="en", metadata={"help": "of a table's texts, for splitting sentences: en, de, zh …"})
     max_length: int = field(default=128, metadata={"help": "tokens a pair, with [CLS] and both [SEP]"})
     max_train_samples: int | None = field(default=None, metadata={"help": "documents to use, for a quick try"})
-    mask_probability: float = field(default=0.15, metadata={"help": "share of word pieces to predict"})
+    max_eval_samples: int = field(default=2000, metadata={"help": "held-out pairs to score, drawn evenly from all"})
+    mask_probability: float = field(default=0.15, metadata={"help": "share of a row's tokens to predict"})
+    whole_word_masking: bool = field(default=False, metadata={"help": "mask a word's ## pieces together"})
+    new_words: int = field(default=0, metadata={"help": "domain words to give a vocabulary entry of their own"})
     short_pair_probability: float = field(default=0.1, metadata={"help": "share of documents cut to shorter pairs"})
-    random_next_probability: float = field(default=0.5, metadata={"help": "chance of B from another document"})
-    preprocessing_workers: int | None = field(default=None, metadata={"help": "processes that tokenize"})
+    random_next_probability: float = field(default=0.5, metadata={"help": "share of pairs with B of another document"})
+    no_next_sentence: bool = field(default=False, metadata={"help": "masked words alone; the pooler stays as it is"})
+    head_warmup_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "steps that train heads which the checkpoint lacks, the encoder held still (200, at most 1/5)"
+        },
+    )
+    forgetting_file: list[str] | None = field(
+        default=None, metadata={"help": "general text: its masked-word loss before and after, to see what is forgotten"}
+    )
+    held_out_file: list[str] | None = field(
+        default=None, metadata={"help": "labelled texts to look for in the corpus: leakage flatters stage one"}
+    )
+    streaming: bool = field(default=False, metadata={"help": "read the corpus as it is needed, and write none of it"})
+    stream_documents: int = field(default=10_000, metadata={"help": "read together; a random B is one of them"})
+    stream_lanes: int | None = field(
+        default=None, metadata={"help": "parts that a stream is dealt out to; default: processes"}
+    )
+    preprocessing_workers: int | None = field(default=None, metadata={"help": "processes that read and tokenize"})
     check_only: bool = field(default=False, metadata={"help": "read, check and report; train nothing"})
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
         check_range(self, 0, 1, "mask_probability", "short_pair_probability", "random_next_probability")
         check_range(self, 0, 1, "validation_fraction")
-        check_range(self, 1, math.inf, "max_train_samples", "preprocessing_workers")
+        check_range(self, 1, math.inf, "max_train_samples", "max_eval_samples", "preprocessing_workers")
+        check_range(self, 0, math.inf, "head_warmup_steps", "new_words")
+        check_range(self, 2, math.inf, "stream_documents")
+        check_range(self, 1, math.inf, "stream_lanes")
+        if self.train_file and self.dataset:
+            raise Refusal("--train_file and --dataset: give one or the other")
 
 
 @dataclass
@@ -96,12 +159,50 @@ class PretrainingArguments(ExactTrainingArguments):
 
 # --- Data: documents → sentence pairs → masked batches ----------------------------------------------------------------
 
-PAIR = ("a_document", "a_start", "a_stop", "b_document", "b_start", "b_stop", "is_random")
+PLAN = ("a_document", "a_start", "a_stop", "b_document", "b_start", "b_stop", "next_sentence_label", "cut")
+IS_NEXT, IS_RANDOM, NO_LABEL = 0, 1, -100  # as BertForPreTraining has them; NO_LABEL trains masked words alone
 
 
 def keyed(*key: object) -> int:
     """A 64-bit number that depends on `key` alone: the seed of every draw, so that no draw depends on another."""
     return int.from_bytes(hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest(), "little")
+
+
+def check_settings(settings: Settings, training: PretrainingArguments) -> None:
+    """Refuse, before anything is read, labelled files that are not there and a stream that would not end."""
+    check_files(settings.held_out_file or [], LABELLED_FORMATS)
+    if settings.streaming and training.max_steps < 1:
+        raise Refusal("--streaming: a stream has no end; give --max_steps")
+    if settings.streaming and not settings.validation_file:
+        say("A stream holds no documents out by itself: without --validation_file nothing will be scored")
+
+
+class Bounds:
+    """Where sentences begin and end, for all documents in two flat arrays: eight bytes a sentence and a document.
+
+    `tokens[s]` is the tokens before sentence s, of all documents together; `sentences[d]` is the first sentence of
+    document d. A sentence longer than a row is taken for several of at most half a row, so that none of it is lost
+    and a part can be the next sentence of the part before it.
+    """
+
+    def __init__(self, lengths: np.ndarray, starts: np.ndarray, limit: int) -> None:
+        if (is_long := lengths > limit).any():
+            parts = np.where(is_long, -(-lengths // max(limit // 2, 1)), 1)
+            before = np.concatenate([[0], np.cumsum(parts)])
+            number = np.arange(before[-1]) - np.repeat(before[:-1], parts)  # of a part within its sentence
+            whole, parts_of = np.repeat(lengths.astype(np.int64), parts), np.repeat(parts, parts)
+            lengths = whole * (number + 1) // parts_of - whole * number // parts_of
+            starts = before[starts]
+        self.tokens = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self.sentences = starts
+
+    def __len__(self) -> int:
+        return len(self.sentences) - 1
+
+    def of(self, document: int) -> np.ndarray:
+        """Token offsets within `document`, of each sentence and of the document's end: int64 (sentences + 1,)."""
+        tokens = self.tokens[self.sentences[document] : self.sentences[document + 1] + 1]
+        return tokens - tokens[0]
 
 
 def truncated_lengths(a: int, b: int, limit: int) -> tuple[int, int]:
@@ -118,45 +219,52 @@ def cut_range(start: int, stop: int, length: int, rng: random.Random) -> tuple[i
 
 
 def document_pairs(
-    document: int, offsets: list[np.ndarray], limit: int, settings: Settings, rng: random.Random
+    document: int, bounds: Bounds, limit: int, settings: Settings, rng: random.Random
 ) -> Iterator[tuple[int, ...]]:
     """The sentence pairs of one document, after google-research/bert, create_pretraining_data.py.
 
     Whole sentences are gathered into a chunk until it is `target` tokens long; the chunk is cut in two at a random
     sentence; the second half stays (label 0, is next) or gives way to a stretch of another document (label 1), and
-    then goes back to be used again. A chunk of one sentence has no second half, so its pair is always random.
+    then goes back to be used again. A chunk of one sentence has no second half: the original makes all of these
+    random pairs, so that 55 to 100 % of its pairs are random and a lone sentence gives the answer away. Here such a
+    chunk has no B and no label, and trains masked words alone; of the labelled pairs as many are random as was asked.
 
     Args:
         document: which one.
-        offsets: for each document the token offset of each sentence and, last, the document's length: int (sentences
-            + 1,). A random B comes from any other document, so there must be two.
+        bounds: of all documents. A random B comes from any other document, so there must be two.
         limit: tokens that A and B may have together, at least 2.
         settings: short_pair_probability and random_next_probability.
         rng: the document's own.
 
     Yields:
-        One tuple a pair, as PAIR names it: a pair is two token ranges, of this document and of B's.
+        One tuple a pair, as PLAN names it: two token ranges, of this document and of B's, the label, and how many
+        tokens were cut off to make the pair fit.
     """
-    sentences = offsets[document].tolist()
+    sentences = bounds.of(document).tolist()
     count = len(sentences) - 1
     target = rng.randint(2, limit) if rng.random() < settings.short_pair_probability else limit
     first = 0
     while first < count:  # the chunk is sentences first … end - 1, A is first … split - 1
         end = min(bisect_left(sentences, sentences[first] + target, lo=first + 1), count)
-        split = rng.randint(first + 1, end - 1) if end - first > 1 else end
+        if end - first == 1:
+            yield document, sentences[first], sentences[end], document, sentences[end], sentences[end], NO_LABEL, 0
+            first = end
+            continue
+        split = rng.randint(first + 1, end - 1)
         a_start, a_stop = sentences[first], sentences[split]
-        if end - first == 1 or rng.random() < settings.random_next_probability:
-            other = rng.randrange(len(offsets) - 1)
+        if rng.random() < settings.random_next_probability:
+            other = rng.randrange(len(bounds) - 1)
             other += other >= document
-            b_start, b_stop = random_stretch(offsets[other], target - (a_stop - a_start), rng)
-            first = split  # the second half goes back
+            b_start, b_stop = random_stretch(bounds.of(other), target - (a_stop - a_start), rng)
+            first, label = split, IS_RANDOM  # the second half goes back
         else:
             other, b_start, b_stop = document, a_stop, sentences[end]
-            first = end
+            first, label = end, IS_NEXT
         a_length, b_length = truncated_lengths(a_stop - a_start, b_stop - b_start, limit)
+        cut = a_stop - a_start + b_stop - b_start - a_length - b_length
         a_start, a_stop = cut_range(a_start, a_stop, a_length, rng)
         b_start, b_stop = cut_range(b_start, b_stop, b_length, rng)
-        yield document, a_start, a_stop, other, b_start, b_stop, int(other != document)
+        yield document, a_start, a_stop, other, b_start, b_stop, label, cut
 
 
 def random_stretch(sentences: np.ndarray, target: int, rng: random.Random) -> tuple[int, int]:
@@ -166,120 +274,310 @@ def random_stretch(sentences: np.ndarray, target: int, rng: random.Random) -> tu
     return int(sentences[first]), int(sentences[min(max(end, first + 1), len(sentences) - 1)])
 
 
+def document_windows(
+    document: int, bounds: Bounds, limit: int, settings: Settings, rng: random.Random
+) -> Iterator[tuple[int, ...]]:
+    """A document as rows of whole sentences with no B and no label: what masked words alone are trained on."""
+    sentences = bounds.of(document).tolist()
+    target = rng.randint(2, limit) if rng.random() < settings.short_pair_probability else limit
+    start = 0
+    while start < sentences[-1]:
+        whole = sentences[bisect_right(sentences, start + target) - 1]  # the last end of a sentence that fits
+        stop = whole if whole > start else start + target
+        yield document, start, stop, document, stop, stop, NO_LABEL, 0
+        start = stop
+
+
+def plan_pairs(bounds: Bounds, limit: int, settings: Settings, *key: object) -> np.ndarray:
+    """The pairs of all documents, in an order and with draws that `key` decides: int32 (pairs, 8), columns as PLAN."""
+    rows_of = document_windows if settings.no_next_sentence else document_pairs
+    plan = array("i")  # four bytes a number, where a list of tuples would take sixty
+    for document in np.random.default_rng(keyed(*key)).permutation(len(bounds)).tolist():
+        for row in rows_of(document, bounds, limit, settings, random.Random(keyed(*key, document))):
+            plan.extend(row)
+    return np.frombuffer(plan, dtype=np.int32).reshape(-1, len(PLAN))
+
+
+def plan_lengths(plan: np.ndarray) -> np.ndarray:
+    """Tokens of each row of a plan, special ones counted: [CLS] A [SEP], and with a B also B [SEP]."""
+    b_lengths = plan[:, 5] - plan[:, 4]
+    return plan[:, 2] - plan[:, 1] + b_lengths + 2 + (b_lengths > 0)
+
+
 class SentencePairs(torch.utils.data.Dataset):
     """The pairs of one epoch, planned as token ranges and put together when they are read.
 
     Every draw is keyed by (seed, epoch, document), so the pairs are the same for any number of workers and processes
     and after a resume. All epochs have as many rows as the first: a plan that comes out longer or shorter loses or
-    repeats a few pairs at its end, where other documents stand every time.
+    repeats a few pairs at its end, where other documents stand every time. Held-out pairs and masks know no seed:
+    every run on these documents is scored on the same ones.
     """
 
-    def __init__(self, documents: Dataset, tokenizer: PreTrainedTokenizerBase, settings: Settings, key: str) -> None:
+    def __init__(
+        self, documents: Dataset, tokenizer: PreTrainedTokenizerBase, settings: Settings, key: int | str | None
+    ) -> None:
+        """Plan the first epoch.
+
+        Args:
+            documents: with columns `input_ids` and `sentence_lengths`.
+            tokenizer: theirs.
+            settings: of pairs.
+            key: of every draw, the run's seed; None for held-out documents.
+        """
         self.documents = documents.with_format("numpy", columns=["input_ids"])
-        self.offsets = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in sentence_lengths(documents)]
         self.limit = settings.max_length - SPECIAL_TOKENS
+        self.bounds = Bounds(*flat_sentence_lengths(documents), self.limit)
         self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-        self.settings, self.key = settings, key
+        self.settings, self.is_held_out = settings, key is None
+        self.key = "held out" if key is None else f"{key}/train"
         # shared, so that data workers that outlive an epoch see the next one
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
         self.planned_epoch, self.plan = 0, self.plan_epoch(0)
         self.rows = len(self.plan)
 
     def plan_epoch(self, epoch: int) -> np.ndarray:
-        """The pairs of `epoch` over the documents in a new order: int64 (pairs, 7), columns as PAIR names them."""
-        order = np.random.default_rng(keyed(self.key, epoch)).permutation(len(self.offsets))
-        plan = array("q")  # eight bytes a number, where a list of tuples would take sixty
-        for document in order.tolist():
-            rng = random.Random(keyed(self.key, epoch, document))
-            for pair in document_pairs(document, self.offsets, self.limit, self.settings, rng):
-                plan.extend(pair)
-        return np.frombuffer(plan, dtype=np.int64).reshape(-1, len(PAIR))
+        """The pairs of `epoch`, as `plan_pairs` gives them; of held-out ones at most max_eval_samples."""
+        plan = plan_pairs(self.bounds, self.limit, self.settings, self.key, epoch)
+        if self.is_held_out and len(plan) > self.settings.max_eval_samples:
+            return plan[np.linspace(0, len(plan) - 1, self.settings.max_eval_samples).astype(int)]
+        return plan
 
     def set_epoch(self, epoch: int) -> None:
         """Plan the pairs of `epoch`."""
         self.epoch.fill_(epoch)
         if self.planned_epoch != epoch:
-            self.planned_epoch, self.plan = epoch, np.resize(self.plan_epoch(epoch), (self.rows, len(PAIR)))
+            self.planned_epoch, self.plan = epoch, np.resize(self.plan_epoch(epoch), (self.rows, len(PLAN)))
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each pair, special ones counted: int64 (pairs,)."""
-        return self.plan[:, 2] - self.plan[:, 1] + self.plan[:, 5] - self.plan[:, 4] + SPECIAL_TOKENS
+        """Tokens of each pair, special ones counted: int32 (pairs,)."""
+        return plan_lengths(self.plan)
+
+    @property
+    def has_next_sentences(self) -> bool:
+        """Whether pairs can have labels: without any, the pooler and its head have nothing to learn from."""
+        return not self.settings.no_next_sentence and bool((np.diff(self.bounds.sentences) > 1).any())
 
     def __len__(self) -> int:
         return self.rows
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         self.set_epoch(int(self.epoch))
-        a_document, a_start, a_stop, b_document, b_start, b_stop, is_random = self.plan[row].tolist()
+        a_document, a_start, a_stop, b_document, b_start, b_stop, label, _ = self.plan[row].tolist()
         a = self.documents[a_document]["input_ids"][a_start:a_stop]
-        b = self.documents[b_document]["input_ids"][b_start:b_stop]
+        b = self.documents[b_document]["input_ids"][b_start:b_stop] if b_stop > b_start else ()
         return {
-            "input_ids": np.concatenate([[self.cls], a, [self.sep], b, [self.sep]]),
-            "token_type_ids": np.repeat([0, 1], [len(a) + 2, len(b) + 1]),
-            "next_sentence_label": is_random,
+            **pair_row(a, b, self.cls, self.sep),
+            "next_sentence_label": label,
             "mask_key": keyed(self.key, self.planned_epoch, row, "mask"),
+            "is_held_out": self.is_held_out,
         }
 
 
+def pair_row(a: Sequence[int], b: Sequence[int], cls: int, sep: int) -> dict[str, np.ndarray]:
+    """Token ids of A and B → [CLS] A [SEP] in segment 0 and, where there is a B, B [SEP] in segment 1."""
+    ids = np.concatenate([[cls], a, [sep], *([b, [sep]] if len(b) else [])]).astype(np.int64)
+    return {"input_ids": ids, "token_type_ids": np.repeat([0, 1], [len(a) + 2, len(ids) - len(a) - 2])}
+
+
+@dataclass
 class RowKeyedMasking(DataCollatorForLanguageModeling):
-    """Transformers' masking (80 % [MASK], 10 % another word, 10 % kept), drawn row by row from the row's own key.
+    """BERT's masking, drawn row by row from the row's own key: 80 % [MASK], 10 % another piece, 10 % kept.
 
     The stock collator draws for the whole batch at once, so its masks change with the batch's shape, the number of
-    workers and after a resume.
+    workers and after a resume; it may mask nothing of a row; and by whole words it masks 100 % as [MASK], and takes a
+    full stop for a part of the word before it. Here a row always loses `mask_probability` of its tokens, special ones
+    counted (google-research/bert, create_masked_lm_predictions), and at least one; held-out rows lose 15 %, piece by
+    piece, whatever training does, so that perplexities of different runs compare.
     """
 
+    whole_words: bool = False  # mask a piece and the ## pieces behind it together
+
+    def __post_init__(self) -> None:
+        """Note once what each id of the vocabulary is."""
+        super().__post_init__()
+        vocabulary = self.tokenizer.get_vocab()
+        count = max(vocabulary.values()) + 1  # a file may name an id twice and leave another out
+        self.is_inside_word, self.is_special = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+        self.is_inside_word[[id for piece, id in vocabulary.items() if piece.startswith("##")]] = True
+        self.is_special[[id for id in self.tokenizer.all_special_ids if id != self.tokenizer.unk_token_id]] = True
+        if self.whole_words and not self.is_inside_word.any():
+            raise Refusal("--whole_word_masking: the checkpoint's vocabulary has no ## pieces to tell words by")
+
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Rows of SentencePairs → input_ids, token_type_ids, attention_mask, labels (rows, longest), and NSP labels."""
-        never = torch.tensor([id for id in self.tokenizer.all_special_ids if id != self.tokenizer.unk_token_id])
+        """Rows of pairs → a batch.
+
+        Returns:
+            input_ids, token_type_ids, attention_mask, labels (rows, longest); next_sentence_label (rows,); and
+            masked_positions (masked,): where the flattened labels are not -100, so that no GPU has to look for them.
+        """
         rows = []
         for row in examples:
-            self.generator = torch.Generator().manual_seed(row["mask_key"])
-            ids = torch.tensor(row["input_ids"])[None]  # a copy: masking works in place
-            masked, labels = self.torch_mask_tokens(ids, special_tokens_mask=torch.isin(ids, never))
-            rows.append({**row, "input_ids": masked[0], "labels": labels[0]})
-        padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": 0, "labels": -100}
-        return pad_rows(rows, padding, fixed=("next_sentence_label",))
+            rng = np.random.default_rng(row["mask_key"])
+            masked = self.masked_pieces(row["input_ids"], row["is_held_out"], rng)
+            labels, ids = np.full_like(row["input_ids"], NO_LABEL), row["input_ids"].copy()
+            labels[masked] = ids[masked]
+            draw, other = rng.random(len(masked)), rng.integers(len(self.is_special), size=len(masked))
+            is_other = draw < self.mask_replace_prob + self.random_replace_prob
+            ids[masked] = np.where(is_other, other, ids[masked])
+            ids[masked[draw < self.mask_replace_prob]] = self.tokenizer.mask_token_id
+            rows.append({**row, "input_ids": ids, "labels": labels})
+        padding = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": 0, "labels": NO_LABEL}
+        numbers = (
+            ("next_sentence_label", "stream_position") if "stream_position" in rows[0] else ("next_sentence_label",)
+        )
+        batch = pad_rows(rows, padding, fixed=numbers)
+        return batch | {"masked_positions": batch["labels"].view(-1).ne(NO_LABEL).nonzero()[:, 0]}
+
+    def masked_pieces(self, ids: np.ndarray, is_held_out: bool, rng: np.random.Generator) -> np.ndarray:
+        """The positions to predict, in random order: pieces, or whole words as long as they fit the row's budget."""
+        probability, whole_words = (0.15, False) if is_held_out else (self.mlm_probability, self.whole_words)
+        budget = max(1, round(len(ids) * probability))
+        candidates = np.flatnonzero(~self.is_special[ids])
+        if not whole_words:
+            return rng.permutation(candidates)[:budget]
+        goes_on = self.is_inside_word[ids[candidates]] & ~self.is_special[ids[candidates - 1]]
+        words = np.split(candidates, np.flatnonzero(~goes_on)[1:]) if len(candidates) else []
+        chosen: list[np.ndarray] = []
+        for number in rng.permutation(len(words)).tolist():
+            if len(words[number]) <= budget:  # a word that would go over it gives way to a shorter one
+                chosen.append(words[number])
+                budget -= len(words[number])
+        return np.concatenate(chosen or sorted(words, key=len)[:1] or [candidates])
 
 
-def split_documents(settings: Settings, tokenizer: PreTrainedTokenizerBase, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and held-out documents; whole documents are held out, never pairs of one that is trained on."""
+class Corpora(NamedTuple):
+    """The documents of a run, and the tokenizer that they were read with."""
 
-    def load(paths: list[str], limit: int | None = None) -> Dataset:
-        workers = settings.preprocessing_workers
-        return load_corpus(paths, settings.text_column, tokenizer, workers, settings.language, limit)
+    train: Dataset  # of a stream, its first documents
+    held_out: Dataset | None
+    general: Dataset | None  # of --forgetting_file
+    tokenizer: PreTrainedTokenizerBase
+    new_words: dict[int, list[int]]  # id → the pieces that the word was before it had an entry of its own
+    duplicates: int  # copies of documents that were dropped from the training files
 
-    if settings.train_file is None:
-        raise Refusal("no --train_file given: the documents to train on")
-    train = load(settings.train_file, settings.max_train_samples)
-    if settings.validation_file:
-        held_out = load(settings.validation_file)
-    else:
-        count = max(2, round(len(train) * settings.validation_fraction)) if settings.validation_fraction else 0
-        order = np.random.default_rng(keyed(seed, "held out")).permutation(len(train))
-        train, held_out = train.select(sorted(order[count:])), train.select(sorted(order[:count]))
-    for name, documents in (("train", train), ("validation", held_out)):
-        if len(documents) == 1 or (name == "train" and not len(documents)):
+
+def read_corpora(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Corpora:
+    """Training, held-out and general documents; whole documents are held out, never pairs of one that is trained on.
+
+    Without a validation file those are held out whose text has the lowest hash, so that every run on these files is
+    scored on the same documents, whatever its seed and their order.
+
+    Raises:
+        Refusal: no training documents given, or too few for pairs.
+    """
+    workers, limit = settings.preprocessing_workers, settings.max_train_samples
+    if settings.train_file is None and settings.dataset is None:
+        raise Refusal("no --train_file or --dataset given: the documents to train on")
+    if settings.streaming:
+        limit = min(limit or settings.stream_documents, settings.stream_documents)
+    source = corpus_source(settings, settings.train_file)
+    new_words: dict[int, list[int]] = {}
+    train, facts = load_corpus(source, tokenizer, workers, limit)
+    if settings.new_words:
+        words = choose_new_words(count_words(train, tokenizer), tokenizer, settings.new_words)
+        tokenizer, new_words = extend_tokenizer(tokenizer, words)
+        say(f"{len(words)} new words: {', '.join(words[:8])} …")
+        train, facts = load_corpus(source, tokenizer, workers, limit)
+    held_out, general = (
+        load_corpus(corpus_source(settings, files), tokenizer, workers)[0] if files else None
+        for files in (settings.validation_file, settings.forgetting_file)
+    )
+    if held_out is not None:  # a document of both would be scored on what was learnt by heart
+        train = train.select(np.flatnonzero(~np.isin(text_hashes(train), text_hashes(held_out))))
+    elif settings.validation_fraction and not settings.streaming:
+        order = np.argsort(text_hashes(train), kind="stable")
+        count = max(2, round(len(train) * settings.validation_fraction))
+        train, held_out = train.select(np.sort(order[count:])), train.select(np.sort(order[:count]))
+    for flag, documents in (("train_file", train), ("validation_file", held_out), ("forgetting_file", general)):
+        if documents is not None and len(documents) < (1 if settings.no_next_sentence else 2):
             raise Refusal(
-                f"{len(documents)} document(s) to {name} on: a random next sentence comes from another, "
-                "so there must be two; in a .txt a blank line ends a document"
+                f"{len(documents)} document(s) of --{flag} left: a random next sentence comes from another document, "
+                "so there must be two (in a .txt a blank line ends a document)"
             )
-    return train, held_out
+    return Corpora(train, held_out, general, tokenizer, new_words, facts["duplicate_documents"])
 
 
-def corpus_report(pairs: SentencePairs, training: PretrainingArguments) -> dict[str, float]:
-    """What the training documents are made of, and the pairs and batches of their first epoch."""
+def corpus_source(settings: Settings, files: list[str] | None) -> CorpusSource:
+    """Where the documents of `files` come from; without files, of the data set."""
+    columns = {"text_column": settings.text_column, "language": settings.language}
+    if files:
+        return CorpusSource(tuple(files), **columns)
+    revision, split = settings.dataset_revision, settings.dataset_split
+    return CorpusSource((), settings.dataset, settings.dataset_config, revision, split, **columns)
+
+
+def text_hashes(documents: Dataset) -> np.ndarray:
+    """The hash of each document's text: int64 (documents,)."""
+    return documents.with_format("numpy")["text_hash"][:]
+
+
+def streamed_pairs(settings: Settings, training: PretrainingArguments, corpora: Corpora) -> StreamedRows:
+    """The training documents as rows that are made while they are read."""
+    return StreamedRows(
+        corpus_source(settings, settings.train_file),
+        partial(block_pairs, settings=settings, tokenizer=corpora.tokenizer),
+        key=str(training.seed),
+        step_rows=training.rows_a_step,
+        lanes=settings.stream_lanes or training.world_size,
+        rank=training.process_index,
+        processes=training.world_size,
+        block_documents=settings.stream_documents,
+        held_out=frozenset() if corpora.held_out is None else frozenset(text_hashes(corpora.held_out).tolist()),
+    )
+
+
+def block_pairs(
+    documents: list[list[str]], key: str, settings: Settings, tokenizer: PreTrainedTokenizerBase
+) -> SentencePairs:
+    """The pairs of some documents, given as sentences."""
+    rows = [row for row in tokenize_documents(documents, corpus_tokenizer(tokenizer)) if row[0]]
+    if len(rows) < 2:
+        raise Refusal(f"{len(rows)} document(s) with tokens among {len(documents)} of the stream; there must be two")
+    columns = dict(zip(TOKENS, map(list, zip(*rows, strict=True)), strict=True))
+    return SentencePairs(Dataset.from_dict(columns, features=TOKENS), tokenizer, settings, key)
+
+
+def planned_steps(pairs: SentencePairs, training: PretrainingArguments) -> int:
+    """Optimizer steps of the whole run."""
+    steps_an_epoch = -(-len(pairs) // training.rows_a_step)
+    return training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
+
+
+# --- Report -----------------------------------------------------------------------------------------------------------
+
+
+def corpus_report(
+    corpora: Corpora, pairs: SentencePairs, settings: Settings, training: PretrainingArguments
+) -> dict[str, Any]:
+    """What the training documents are made of, the pairs and batches of their first epoch, and the plan.
+
+    Returns:
+        Numbers by name, as `two_stage.corpus_report.TABLE` explains them; shares lie between 0 and 1.
+    """
+    sentences = np.diff(pairs.bounds.sentences)
+    labels, cut = pairs.plan[:, 6], int(pairs.plan[:, 7].sum())
     batch_rows = training.train_batch_size
-    order = list(EpochSampler(pairs, training.rows_a_step, training.seed))
-    batches = pairs.lengths[order].reshape(-1, batch_rows)
+    batches = pairs.lengths[list(EpochSampler(pairs, training.rows_a_step, training.seed))].reshape(-1, batch_rows)
+    steps = planned_steps(pairs, training)
     return {
-        "documents": len(pairs.offsets),
-        "sentences": int(sum(len(offsets) - 1 for offsets in pairs.offsets)),
-        "tokens": int(sum(offsets[-1] for offsets in pairs.offsets)),
+        "documents": len(pairs.bounds),
+        "sentences": int(sentences.sum()),
+        "tokens": int(pairs.bounds.tokens[-1]),
+        "one_sentence_documents": int((sentences == 1).sum()),
+        "duplicate_documents": corpora.duplicates,
+        **describe_documents(corpora.train, corpora.tokenizer, settings.held_out_file or [], settings.text_column),
+        "new_words": len(corpora.new_words),
         "pairs": len(pairs),
-        "random_next_share": float(pairs.plan[:, -1].mean()),
+        "random_next_share": float((labels == IS_RANDOM).sum() / max((labels != NO_LABEL).sum(), 1)),
+        "no_next_share": float((labels == NO_LABEL).mean()),
         "tokens_a_pair": float(pairs.lengths.mean()),
-        "padding_share": float(1 - batches.sum() / (batches.max(axis=1) * batch_rows).sum()),
+        "truncation_share": cut / (cut + int(pairs.lengths.sum())),
+        "padding_share": float(1 - batches.sum() / (batches.max(axis=1).astype(int) * batch_rows).sum()),
+        "rows_a_step": training.rows_a_step,
+        "steps_an_epoch": -(-len(pairs) // training.rows_a_step),
+        "steps": steps,
+        "train_tokens": int(steps * training.rows_a_step * pairs.lengths.mean()),
     }
 
 
@@ -290,8 +588,8 @@ class SparseBertForPreTraining(SavedAsStock, BertForPreTraining):
     """BertForPreTraining whose vocabulary head looks at the masked positions alone.
 
     The head is the widest product of the model (width × 30,522), and 85 % of its rows would be thrown away: with
-    labels given, `prediction_logits` has shape (masked, vocabulary), in reading order, instead of (rows, length,
-    vocabulary). Weights, state dict and saved folder are those of BertForPreTraining.
+    `masked_positions` (masked,), which count through rows and columns, `prediction_logits` has shape (masked,
+    vocabulary) instead of (rows, length, vocabulary). Weights and saved folder are those of BertForPreTraining.
     """
 
     stock_class = "BertForPreTraining"
@@ -303,12 +601,13 @@ class SparseBertForPreTraining(SavedAsStock, BertForPreTraining):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
+        masked_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> BertForPreTrainingOutput:
         """Logits without a loss, which needs the counts of the whole step: see PretrainingTrainer."""
         hidden, pooled = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True, **kwargs)[:2]
-        if labels is not None:
-            hidden = hidden[labels != -100]
+        if masked_positions is not None:
+            hidden = hidden.flatten(0, 1)[masked_positions]
         words, next_sentence = self.cls(hidden, pooled)
         return BertForPreTrainingOutput(prediction_logits=words, seq_relationship_logits=next_sentence)
 
@@ -317,8 +616,8 @@ class PretrainingTrainer(ExactTrainer):
     """The sum of two means (Devlin et al. 2019, appendix A.2): over masked words, and over pairs."""
 
     def count_items(self, batch: dict[str, Tensor]) -> Tensor:
-        """Masked words and pairs of a batch: (2,)."""
-        return torch.stack([batch["labels"].ne(-100).sum(), torch.tensor(len(batch["labels"])).to(batch["labels"])])
+        """Masked words and labelled pairs of a batch: (2,)."""
+        return torch.stack([batch[name].ne(NO_LABEL).sum() for name in ("labels", "next_sentence_label")])
 
     def compute_loss(
         self,
@@ -329,25 +628,74 @@ class PretrainingTrainer(ExactTrainer):
     ) -> Any:
         """Masked-word loss plus next-sentence loss, each over its items in the whole step, in nats."""
         outputs = model(**inputs)
-        gold = inputs["labels"][inputs["labels"] != -100]
+        gold = inputs["labels"].flatten()[inputs["masked_positions"]]
         words = F.cross_entropy(outputs.prediction_logits.float(), gold, reduction="sum")
         pairs = F.cross_entropy(outputs.seq_relationship_logits.float(), inputs["next_sentence_label"], reduction="sum")
         loss = self.step_mean(torch.stack([words, pairs]), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def row_results(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of each pair: masked words, their loss, how many right, next-sentence loss, whether right: (rows, 5)."""
+        """Of each pair the six sums that PretrainingScores adds up: (rows, 6)."""
         outputs = model(**inputs)
-        is_masked = inputs["labels"] != -100
-        gold, row = inputs["labels"][is_masked], is_masked.nonzero()[:, 0]
+        labels, positions = inputs["labels"], inputs["masked_positions"]
+        gold, row = labels.flatten()[positions], positions // labels.shape[1]
         word_loss = F.cross_entropy(outputs.prediction_logits.float(), gold, reduction="none")
         words_right = (outputs.prediction_logits.argmax(-1) == gold).float()
         of_words = torch.stack([torch.ones_like(word_loss), word_loss, words_right], dim=1)
-        sums = of_words.new_zeros(len(is_masked), 3).index_add_(0, row, of_words)
+        sums = of_words.new_zeros(len(labels), 3).index_add_(0, row, of_words)
         sentence_logits, is_next = outputs.seq_relationship_logits.float(), inputs["next_sentence_label"]
-        sentence_loss = F.cross_entropy(sentence_logits, is_next, reduction="none")
-        sentence_right = (sentence_logits.argmax(-1) == is_next).float()
-        return torch.cat([sums, sentence_loss[:, None], sentence_right[:, None]], dim=1), is_next
+        sentence_loss = F.cross_entropy(sentence_logits, is_next, reduction="none")  # 0 where there is no label
+        of_sentence = [is_next != NO_LABEL, sentence_loss, sentence_logits.argmax(-1) == is_next]
+        return torch.cat([sums, torch.stack([column.float() for column in of_sentence], dim=1)], dim=1), is_next
+
+
+def load_pretraining_model(
+    checkpoint: Checkpoint, new_words: dict[int, list[int]], learns_next_sentences: bool
+) -> tuple[SparseBertForPreTraining, set[str]]:
+    """The checkpoint's model with its new words, and the names of the parameters that start from nothing.
+
+    Where no pair has a next sentence, the pooler and its head are frozen: they have nothing to learn from, and weight
+    decay would wear them down.
+    """
+    model = load_model(SparseBertForPreTraining, checkpoint, new=("cls.", "bert.pooler."))
+    new = set(new_tensors(model, checkpoint))
+    extend_embeddings(model, new_words)
+    if not learns_next_sentences:
+        say("No pair has a next sentence: masked words alone, and the pooler stays as it is")
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith(NEXT_SENTENCE))
+        new = {name for name in new if not name.startswith(NEXT_SENTENCE)}
+    return model, new
+
+
+def warm_up_heads(
+    model: SparseBertForPreTraining, names: set[str], steps: int, training: PretrainingArguments, **parts: Any
+) -> None:
+    """Train the parameters that the checkpoint lacked, all others held still, so no gradient goes through the encoder.
+
+    Heads that start from nothing send the encoder gradients that mean nothing, and tear at what it knows; most
+    checkpoints come without these heads (on training a new head first: Kumar et al. 2022, "LP-FT").
+
+    Args:
+        model: as loaded.
+        names: of the parameters to train.
+        steps: optimizer steps, under a schedule of their own at HEAD_WARMUP_RATE; 0 leaves the heads new.
+        training: the run's arguments; its batches, precision and seed hold here too.
+        parts: what the trainer is given besides: data set, collator, tokenizer.
+    """
+    if not steps:
+        return
+    arguments = arguments_aside(training, steps)
+    arguments.learning_rate, arguments.head_learning_rate = HEAD_WARMUP_RATE, None
+    arguments.lr_scheduler_type, arguments.warmup_steps = SchedulerType.LINEAR, 0.1
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    say(f"{len(names)} new tensors learn first, for {steps} steps, while the encoder is held still")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+    trainer = PretrainingTrainer(model=model, args=arguments, **parts)
+    trainer.train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable[name])
 
 
 # --- Scores -----------------------------------------------------------------------------------------------------------
@@ -358,43 +706,90 @@ def pretraining_scores(evaluated: Any) -> dict[str, float]:
     return PretrainingScores(keep_in_memory=True).compute(rows=evaluated.predictions.tolist())
 
 
+def headline_scores(scores: dict[str, float]) -> dict[str, float]:
+    """The losses and accuracies among what an evaluation gives, without its timings."""
+    kept = ("_mlm_loss", "_mlm_accuracy", "_nsp_loss", "_nsp_accuracy")
+    return {name: value for name, value in scores.items() if name.endswith(kept)}
+
+
+class ScoreBefore(TrainerCallback):
+    """Scores held-out and general pairs before the first step; heads that were new have learnt by then.
+
+    It does so within `train`, where the model is spread over the processes already: accelerate would take a model that
+    was scored first for one that is never trained, and each process would then train alone.
+    """
+
+    def __init__(self, trainer: PretrainingTrainer, run: Run, general: SentencePairs | None) -> None:
+        self.trainer, self.splits = trainer, {"before": trainer.eval_dataset, "general_before": general}
+        self.kept = run.folder / "before.json"  # for when the run goes on
+        self.scores = json.loads(self.kept.read_text(encoding="utf-8")) if run.checkpoint and self.kept.exists() else {}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Score, unless the run goes on from a checkpoint."""
+        if state.global_step == 0:
+            for prefix, rows in self.splits.items():
+                if rows is not None:
+                    self.scores |= headline_scores(self.trainer.evaluate(rows, metric_key_prefix=prefix))
+            if self.trainer.is_world_process_zero():
+                write_whole(self.kept, json.dumps(self.scores, indent=2) + "\n")
+
+
 # --- Main -------------------------------------------------------------------------------------------------------------
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Run stage one; returns the scores that stand in all_results.json."""
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run stage one; returns the scores that stand in all_results.json, or with --check_only the corpus report."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, PretrainingArguments, QUICKSTART, __doc__)
+    check_settings(settings, training)
     checkpoint = open_checkpoint(settings.checkpoint)
     checkpoint.check_length(settings.max_length)
-    data = {"train_file": settings.train_file, "validation_file": settings.validation_file}
+    data = {flag: getattr(settings, flag) for flag in ("train_file", "validation_file", "forgetting_file")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only)
     if run.scores is not None:
         return left_as_it_is(run)
     with training.main_process_first(desc="reading the corpus"):
-        train, held_out = split_documents(settings, checkpoint.tokenizer, training.seed)
-    pairs = SentencePairs(train, checkpoint.tokenizer, settings, f"{training.seed}/train")
-    report = corpus_report(pairs, training)
-    say("\n".join(f"{name:>18}  {value:,.3f}".removesuffix(".000") for name, value in report.items()))
-    if settings.check_only:
-        return report
+        corpora = read_corpora(settings, checkpoint.tokenizer)
+    tokenizer = corpora.tokenizer
+    lineage["tokenizer_sha256"] = tokenizer_sha256(tokenizer)
+    pairs = SentencePairs(corpora.train, tokenizer, settings, training.seed)
+    held_out, general = (
+        SentencePairs(documents, tokenizer, settings, None) if documents is not None else None
+        for documents in (corpora.held_out, corpora.general)
+    )
+    report = corpus_report(corpora, pairs, settings, training) if training.process_index == 0 else {}
+    parts = {
+        "train_dataset": streamed_pairs(settings, training, corpora) if settings.streaming else pairs,
+        "processing_class": tokenizer,
+        "data_collator": RowKeyedMasking(
+            tokenizer, mlm_probability=settings.mask_probability, whole_words=settings.whole_word_masking
+        ),
+    }
 
     set_seed(training.seed)
-    model = load_model(SparseBertForPreTraining, checkpoint, new=("cls.", "bert.pooler."))
+    model, new = load_pretraining_model(checkpoint, corpora.new_words, pairs.has_next_sentences)
+    if settings.check_only:
+        timed = time_steps(PretrainingTrainer, model, training, **parts)
+        report |= timed | {"hours": timed["seconds_a_step"] * planned_steps(pairs, training) / 3600}
+        say(report_lines(report))
+        return report
+    say(report_lines(report))
     begin_run(run, recipe, lineage)
+    if new and run.checkpoint is None:
+        default = min(HEAD_WARMUP_STEPS, planned_steps(pairs, training) // 5)
+        steps = default if settings.head_warmup_steps is None else settings.head_warmup_steps
+        warm_up_heads(model, new, steps, training, **parts)
     trainer = PretrainingTrainer(
-        model=model,
-        args=training,
-        train_dataset=pairs,
-        eval_dataset=SentencePairs(held_out, checkpoint.tokenizer, settings, f"{training.seed}/held out"),
-        processing_class=checkpoint.tokenizer,
-        data_collator=RowKeyedMasking(checkpoint.tokenizer, mlm_probability=settings.mask_probability),
-        compute_metrics=pretraining_scores,
+        model=model, args=training, eval_dataset=held_out, compute_metrics=pretraining_scores, **parts
     )
-    scores = trainer.train_and_evaluate(run.checkpoint)
+    before = ScoreBefore(trainer, run, general)
+    trainer.add_callback(before)
+    scores = trainer.train_and_evaluate(run.checkpoint) | before.scores
+    if general is not None:
+        scores |= headline_scores(trainer.evaluate(general, metric_key_prefix="general"))
     if trainer.is_world_process_zero():
-        (run.folder / "corpus_report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_whole(run.folder / "corpus_report.json", json.dumps(report, indent=2) + "\n")
     scores["total_runtime"] = time.time() - started
     finish_run(trainer, run, lineage, scores, CARD)
     return scores

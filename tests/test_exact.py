@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertModel
 
 import run_ner
 import run_pretraining
@@ -85,6 +87,26 @@ def test_accumulation_changes_nothing(
     assert_same_run(tmp_path / "run", reference[script])
 
 
+# Flags of stage one that change what a step is made of
+STAGE_ONE = {
+    "masked words alone": ["--no_next_sentence", "true"],
+    "whole words": ["--whole_word_masking", "true", "--mask_probability", "0.3"],
+    "rates by layer": ["--layer_decay", "0.5", "--freeze_layers", "1", "--head_learning_rate", "1e-2"],
+    "checkpointing": ["--gradient_checkpointing", "true", "--random_next_probability", "0.2"],
+}
+
+
+@pytest.mark.parametrize("more", STAGE_ONE.values(), ids=STAGE_ONE)
+def test_accumulation_changes_nothing_of_stage_one(
+    more: list[str], tiny_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """Nor where rows have no next sentence, words are masked whole, or layers learn at rates of their own."""
+    for batch, accumulation in ((16, 1), (2, 8)):
+        call = flags("pretraining", tiny_folder, data_folder, tmp_path / str(batch), batch, accumulation)
+        run_pretraining.main([*call, *more])
+    assert_same_run(tmp_path / "2", tmp_path / "16")
+
+
 @pytest.mark.slow
 def test_two_processes_change_nothing(
     tiny_folder: Path, data_folder: Path, reference: dict[str, Path], tmp_path: Path
@@ -97,6 +119,11 @@ def test_two_processes_change_nothing(
         for script in SCRIPTS
         for batch, accumulation in TWO_PROCESSES
     }
+    bare = Path(shutil.copytree(tiny_folder, tmp_path / "bare"))
+    BertModel.from_pretrained(tiny_folder).save_pretrained(bare)  # no head, so that these learn first
+    warm = ["--head_warmup_steps", "2"]
+    calls["pretraining-warm"] = [*flags("pretraining", bare, data_folder, tmp_path / "warm", 8, 1), *warm]
+    run_pretraining.main([*flags("pretraining", bare, data_folder, tmp_path / "warm alone", 16, 1), *warm])
     (tmp_path / "calls.json").write_text(json.dumps(calls))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     worker = [str(Path(__file__).parent / "two_processes.py"), str(tmp_path / "calls.json")]
@@ -109,6 +136,7 @@ def test_two_processes_change_nothing(
     for script in SCRIPTS:
         for batch, accumulation in TWO_PROCESSES:
             assert_same_run(tmp_path / f"{script}-{batch}-{accumulation}", reference[script])
+    assert_same_run(tmp_path / "warm", tmp_path / "warm alone")
 
 
 def test_the_loss_is_the_plain_mean(tiny_folder: Path, data_folder: Path, reference: dict[str, Path]) -> None:
@@ -119,11 +147,13 @@ def test_the_loss_is_the_plain_mean(tiny_folder: Path, data_folder: Path, refere
 
     settings = run_pretraining.Settings(train_file=[str(data_folder / "corpus.txt")], max_length=32)
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
-    train, _ = run_pretraining.split_documents(settings, tokenizer, seed=42)
-    pairs = run_pretraining.SentencePairs(train, tokenizer, settings, "42/train")
+    train = run_pretraining.read_corpora(settings, tokenizer).train
+    pairs = run_pretraining.SentencePairs(train, tokenizer, settings, 42)
     rows = list(EpochSampler(pairs, 16, 42))[:16]
     collator = run_pretraining.RowKeyedMasking(tokenizer, mlm_probability=0.15)
     batch: dict[str, Any] = collator([pairs[row] for row in rows])
+    assert 0 < batch["next_sentence_label"].ne(-100).sum() < 16  # rows with and without a next sentence
+    del batch["masked_positions"]  # the dense class looks at all
     model = BertForPreTraining.from_pretrained(tiny_folder).train()
     loss = model(**batch).loss
     loss.backward()

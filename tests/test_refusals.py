@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -256,7 +257,7 @@ BAD_CALLS = {
     "one held-out document only": BadCall(
         (PRETRAINING,),
         lambda call: call.data("validation_file", "a.txt", "profit rose .\ncash fell .\n"),
-        ["1 document(s) to validation", "two"],
+        ["1 document(s) of --validation_file", "two"],
     ),
     "share above 1": BadCall((PRETRAINING,), flag("mask_probability", "15"), ["--mask_probability 15", "0 and 1"]),
     "share below 0": BadCall((PRETRAINING,), flag("validation_fraction", "-0.1"), ["--validation_fraction -0.1"]),
@@ -332,10 +333,11 @@ def test_the_good_call_comes_as_far_as_the_model(call: Callable[[str], Call], sc
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_check_only_writes_nothing(call: Callable[[str], Call], script: str) -> None:
-    """It reads and checks all that a run would, loads no model and makes no folder."""
+    """It reads and checks all that a run would and makes no folder; stage one alone loads a model, to time steps."""
     made = call(script)
     made.flags["check_only"] = []
-    made.main()
+    with pytest.raises(ModelWanted) if script == "run_pretraining.py" else nullcontext():
+        made.main()
     assert not made.output.exists()
 
 

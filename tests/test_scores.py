@@ -50,45 +50,62 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pretraining_scores_of_a_worked_example() -> None:
-    """Three pairs with 4, 0 and 1 masked words: means are over words and over pairs, not over pairs' means."""
-    scores = pretraining([[4, 8.0, 1, 0.5, 1], [0, 0.0, 0, 1.0, 0], [1, 2.0, 1, 0.0, 1]])
+    """Four rows, one without a next sentence: means are over words and over labelled rows, not over rows' means."""
+    # masked words, their loss, how many right; labelled, the next-sentence loss, right
+    scores = pretraining([[4, 8.0, 1, 1, 0.5, 1], [0, 0, 0, 1, 1.0, 0], [1, 2.0, 1, 1, 0.0, 1], [5, 5.0, 3, 0, 0, 0]])
     assert scores == pytest.approx(
         {
-            "mlm_loss": 2.0,
-            "nsp_loss": 0.5,
-            "loss": 2.5,
-            "mlm_accuracy": 0.4,
+            "mlm_loss": 1.5,  # 15 / 10
+            "nsp_loss": 0.5,  # 1.5 / 3
+            "loss": 2.0,
+            "mlm_accuracy": 0.5,  # 5 / 10
             "nsp_accuracy": 2 / 3,
-            "perplexity": math.exp(2.0),
+            "perplexity": math.exp(1.5),
         }
     )
+
+
+def test_pretraining_scores_without_next_sentences() -> None:
+    """Where no row is labelled there is nothing to say of next sentences, and the loss is that of the words."""
+    scores = pretraining([[4, 8.0, 1, 0, 0, 0], [1, 2.0, 1, 0, 0, 0]])
+    assert scores == pytest.approx({"mlm_loss": 2.0, "loss": 2.0, "mlm_accuracy": 0.4, "perplexity": math.exp(2.0)})
 
 
 @QUICK
 @given(
     rows=st.lists(
-        st.tuples(st.integers(0, 20), st.floats(0, 50), st.integers(0, 20), st.floats(0, 5), st.integers(0, 1)),
+        st.tuples(
+            st.integers(0, 20),
+            st.floats(0, 50),
+            st.integers(0, 20),
+            st.sampled_from([(0, 0.0, 0), (1, 0.25, 1), (1, 3.0, 0)]),
+        ),
         min_size=1,
         max_size=20,
     )
 )
-def test_pretraining_scores_equal_a_naive_computation(rows: list[tuple[float, ...]]) -> None:
+def test_pretraining_scores_equal_a_naive_computation(
+    rows: list[tuple[int, float, int, tuple[int, float, int]]],
+) -> None:
     """Perplexity is of the masked words alone, whatever the next-sentence loss is."""
-    scores = pretraining([list(row) for row in rows])
+    scores = pretraining([[*row[:3], *row[3]] for row in rows])
     words = sum(row[0] for row in rows) or 1
-    mlm, nsp = sum(row[1] for row in rows) / words, sum(row[3] for row in rows) / len(rows)
+    mlm, labelled = sum(row[1] for row in rows) / words, [row[3] for row in rows if row[3][0]]
     assert scores["mlm_loss"] == pytest.approx(mlm)
-    assert scores["nsp_loss"] == pytest.approx(nsp)
-    assert scores["loss"] == pytest.approx(mlm + nsp)
     assert scores["perplexity"] == pytest.approx(math.exp(min(mlm, 700)))
     assert scores["mlm_accuracy"] == pytest.approx(sum(row[2] for row in rows) / words)
-    assert scores["nsp_accuracy"] == pytest.approx(sum(row[4] for row in rows) / len(rows))
+    nsp = sum(loss for _, loss, _ in labelled) / len(labelled) if labelled else 0.0
+    assert scores["loss"] == pytest.approx(mlm + nsp)
+    assert {name for name in scores if name.startswith("nsp")} == ({"nsp_loss", "nsp_accuracy"} if labelled else set())
+    if labelled:
+        assert scores["nsp_loss"] == pytest.approx(nsp)
+        assert scores["nsp_accuracy"] == pytest.approx(sum(right for *_, right in labelled) / len(labelled))
 
 
 def test_perplexity_of_a_broken_model_is_a_number() -> None:
     """A loss of 10,000 nats does not overflow, a NaN stays one."""
-    assert math.isfinite(pretraining([[1, 1e4, 0, 0, 0]])["perplexity"])
-    assert math.isnan(pretraining([[1, math.nan, 0, 0, 0]])["perplexity"])
+    assert math.isfinite(pretraining([[1, 1e4, 0, 0, 0, 0]])["perplexity"])
+    assert math.isnan(pretraining([[1, math.nan, 0, 0, 0, 0]])["perplexity"])
 
 
 # --- Sentiment --------------------------------------------------------------------------------------------------------
@@ -220,7 +237,11 @@ def test_entity_scores_equal_a_naive_count(sentences: list[list[tuple[str, str]]
 # --- Batches ----------------------------------------------------------------------------------------------------------
 
 BATCHED: list[tuple[Any, dict[str, list[Any]], dict[str, Any]]] = [
-    (PretrainingScores, {"rows": [[4, 8.0, 1, 0.5, 1], [0, 0, 0, 1.0, 0], [1, 2.0, 1, 0, 1], [3, 1.0, 2, 0.1, 0]]}, {}),
+    (
+        PretrainingScores,
+        {"rows": [[4, 8.0, 1, 1, 0.5, 1], [0, 0, 0, 0, 0, 0], [1, 2.0, 1, 1, 0, 1], [3, 1.0, 2, 1, 0.1, 0]]},
+        {},
+    ),
     (SentimentScores, {"predictions": [0, 1, 1, 0, 2], "references": [0, 1, 2, 2, 1]}, {"labels": 3}),
     (
         EntityScores,
@@ -277,7 +298,7 @@ def test_headline_scores(scores: dict[str, float], lines: list[tuple[str, str, s
 
 def test_every_headline_is_a_score_that_is_computed() -> None:
     """The names of the report are those of the metrics."""
-    computed = pretraining([[1, 1.0, 1, 1.0, 1]]) | sentiment([0], [0], 2) | entities([["B-A"]], [["B-A"]])
+    computed = pretraining([[1, 1.0, 1, 1, 1.0, 1]]) | sentiment([0], [0], 2) | entities([["B-A"]], [["B-A"]])
     assert set(report.HEADLINES) <= set(computed)
 
 

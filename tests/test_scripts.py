@@ -49,7 +49,7 @@ def files_of(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("name", "results", "checkpoints"),
     [
-        ("pretraining", {"corpus_report.json"}, (2, 4)),
+        ("pretraining", {"corpus_report.json", "before.json"}, (2, 4)),
         ("sentiment", {"predictions.csv"}, (12,)),
         ("ner", {"predictions.jsonl"}, (12,)),
     ],

@@ -3,9 +3,7 @@
 import csv
 import gzip
 import json
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,8 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from two_stage import corpus, tables
+from two_stage import tables
 from two_stage.recipe import Refusal
 
 TABLES = ("csv", "tsv", "jsonl", "parquet")
@@ -40,8 +37,18 @@ WORDS = st.text(
 
 def write(path: Path, content: bytes) -> str:
     """Write bytes, packed if the name says so; returns the path as readers take it."""
+    if path.suffix == ".zst":
+        content = packed_by_zstd(content)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return str(path)
+
+
+def packed_by_zstd(content: bytes) -> bytes:
+    """A .zst archive."""
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    return sink.getvalue().to_pybytes()
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], encoding: str = "utf-8") -> str:
@@ -65,12 +72,6 @@ def write_rows(path: Path, rows: list[dict[str, Any]], encoding: str = "utf-8") 
 def values(path: str) -> list[tables.Row]:
     """The rows of a table without their places."""
     return [row for _, row in tables.read_rows(path)]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_folder: Path) -> PreTrainedTokenizerBase:
-    """The tiny checkpoint's tokenizer."""
-    return AutoTokenizer.from_pretrained(tiny_folder)
 
 
 # --- Tables give back what was written --------------------------------------------------------------------------------
@@ -133,143 +134,18 @@ def test_conll_words_keep_spaces_that_are_no_separator(tmp_path: Path, space: st
 
 
 @pytest.mark.parametrize("ending", [*TABLES, "conll"])
-def test_packed_tables_equal_plain_ones(tmp_path: Path, ending: str) -> None:
-    """Every ending that the readers know is read with .gz behind it too, as their own message promises."""
+@pytest.mark.parametrize("packer", ["gz", "zst"])
+def test_packed_tables_equal_plain_ones(tmp_path: Path, ending: str, packer: str) -> None:
+    """Every ending that the readers know is read with .gz or .zst behind it too, as their own message promises."""
     rows = [{"text": 'a, "b"\nc', "label": "ü"}, {"text": "NA", "label": "null"}]
     plain = tmp_path / f"table.{ending}"
     if ending == "conll":
         write(plain, "Lima B-LOC\n. O\n\nÜ O\n".encode())
     else:
         write_rows(plain, rows)
-    packed = write(tmp_path / f"table.{ending}.gz", plain.read_bytes())
+    packed = write(tmp_path / f"table.{ending}.{packer}", plain.read_bytes())
     assert len(values(str(plain))) == 2
     assert values(packed) == values(str(plain))
-
-
-# --- A corpus is the documents that a naive reading gives -------------------------------------------------------------
-
-
-def naive_documents(text: str) -> list[list[str]]:
-    """Documents by the words of the format: lines between blank lines, stripped."""
-    documents: list[list[str]] = [[]]
-    for line in re.split("\r\n|\r|\n", text.removeprefix("\ufeff")):
-        if line.strip():
-            documents[-1].append(line.strip())
-        else:
-            documents.append([])
-    return [document for document in documents if document]
-
-
-BLANKS = st.sampled_from(["", "", " ", "\t", "\u3000 ", "\x0b"])
-CORPUS = st.lists(st.tuples(LINES | BLANKS, st.sampled_from(["\n", "\r\n", "\r"])), max_size=12).map(
-    lambda lines: "".join(content + end for content, end in lines)
-)
-
-
-@pytest.mark.parametrize("name", ["corpus.txt", "corpus.txt.gz"])
-@QUICK
-@given(text=CORPUS)
-def test_corpus_documents_are_those_of_a_naive_reading(tmp_path: Path, name: str, text: str) -> None:
-    """Any mix of blank lines, lines of white space and line ends parts the same documents."""
-    assert list(corpus.documents_of_text(write(tmp_path / name, text.encode()))) == naive_documents(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "documents"),
-    [
-        ("a\nb\n\nc\n", [["a", "b"], ["c"]]),
-        ("\n\n a \n \t \n\n\nb", [["a"], ["b"]]),
-        ("a\r\nb\r\n\r\nc\r\n", [["a", "b"], ["c"]]),
-        ("\ufeffa\n", [["a"]]),
-        ("a\u2028b\n\n", [["a\u2028b"]]),
-        ("\n \n", []),
-    ],
-)
-def test_corpus_documents_of_worked_examples(tmp_path: Path, text: str, documents: list[list[str]]) -> None:
-    """What the format's own words say of a few small files."""
-    assert list(corpus.documents_of_text(write(tmp_path / "a.txt", text.encode()))) == documents
-
-
-def test_each_document_is_kept_once_and_in_order(tmp_path: Path) -> None:
-    """A second copy is dropped, within a file and across files of other formats; a part of a document is no copy."""
-    one = write(tmp_path / "one.txt", b"a\nb\n\nc\n\na\nb\n\na\n\nab\n")
-    two = write_rows(tmp_path / "two.jsonl", [{"text": "c"}, {"text": "d"}, {"text": "a\nb"}, {"text": "d"}])
-    found = [row["sentences"] for row in corpus.read_documents([one, two, one], "text", "en", None, "")]
-    assert found == [["a", "b"], ["c"], ["a"], ["ab"], ["d"]]
-
-
-@QUICK
-@given(text=st.lists(TEXTS | st.just("One fell. Two rose! "), min_size=1, max_size=6).map("".join))
-def test_tables_of_documents_end_sentences_at_line_breaks(tmp_path: Path, text: str) -> None:
-    """A document is its lines' sentences, one line after another, and not one of its characters is lost."""
-    text = f"a{text}"
-
-    def document(text: str) -> list[str]:
-        path = write_rows(tmp_path / "documents.jsonl", [{"text": text}])
-        return next(corpus.documents_of_table(path, "text", "en"))
-
-    sentences = document(text)
-    by_line = [sentence for line in text.splitlines() if line.strip() for sentence in document(line)]
-    assert sentences == by_line
-    assert "".join("".join(sentences).split()) == "".join(text.split())
-
-
-def test_sentences_within_a_line_are_parted(tmp_path: Path) -> None:
-    """The splitter ends a sentence at its full stop, not at that of an abbreviation."""
-    path = write_rows(tmp_path / "documents.csv", [{"text": "Mr. Hill sold. Costs fell.\nSales rose", "id": "1"}])
-    assert list(corpus.documents_of_table(path, "text", "en")) == [["Mr. Hill sold.", "Costs fell.", "Sales rose"]]
-
-
-# --- Tokens -----------------------------------------------------------------------------------------------------------
-
-
-def naive_rows(documents: list[list[str]], tokenizer: PreTrainedTokenizerBase) -> list[tuple[list[int], list[int]]]:
-    """Each document's token ids and the tokens of each sentence, tokenized sentence by sentence."""
-    rows = []
-    for document in documents:
-        pieces = [tokenizer.convert_tokens_to_ids(tokenizer.tokenize(sentence)) for sentence in document]
-        pieces = [ids for ids in pieces if ids]
-        if pieces:
-            rows.append(([token for ids in pieces for token in ids], [len(ids) for ids in pieces]))
-    return rows
-
-
-def corpus_rows(*args: Any) -> Iterator[tuple[list[int], list[int]]]:
-    """The rows of load_corpus as plain lists."""
-    for row in corpus.load_corpus(*args):
-        yield list(row["input_ids"]), list(row["sentence_lengths"])
-
-
-@settings(QUICK, max_examples=6)
-@given(text=CORPUS)
-def test_corpus_rows_are_their_sentences_tokens(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, text: str) -> None:
-    """Tokens add up to the sentence lengths and are those of one sentence after another."""
-    text = f"profit rose .\ncash\n\n{text}\n\n\u200b\n\nOslo unaffordable 12%\n\u200b\nfell\n"
-    documents = list(map(list, dict.fromkeys(map(tuple, naive_documents(text)))))
-    found = list(corpus_rows([write(tmp_path / "corpus.txt", text.encode())], "text", tokenizer))
-    assert found == naive_rows(documents, tokenizer)
-    assert all(len(ids) == sum(lengths) and min(lengths) > 0 for ids, lengths in found)
-
-
-@pytest.mark.parametrize("ending", ["txt", "csv"])
-def test_corpus_that_changed_under_its_name_is_read_anew(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, ending: str
-) -> None:
-    """Other bytes of the same size and time under the same name are not taken from the cache."""
-    path = tmp_path / f"corpus.{ending}"
-    found = []
-    for word in ("profit", "margin", "profit"):
-        write(path, f"text\n\n{word} rose\n".encode())
-        os.utime(path, (1, 1))
-        found.append(list(corpus_rows([str(path)], "text", tokenizer)))
-    assert found[0] == found[2] != found[1]
-    assert found[1] == naive_rows([["text"], ["margin rose"]] if ending == "txt" else [["margin rose"]], tokenizer)
-
-
-def test_sentence_lengths_are_the_rows_own(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """One array a document, its numbers those of the data set."""
-    documents = corpus.load_corpus([write(tmp_path / "a.txt", b"profit rose\ncash\n\ncost .\n")], "text", tokenizer)
-    assert [lengths.tolist() for lengths in corpus.sentence_lengths(documents)] == [[2, 1], [2]]
 
 
 # --- Refusals ---------------------------------------------------------------------------------------------------------
@@ -280,22 +156,19 @@ CUT_GZIP = gzip.compress(bytes(range(32, 127)) * 50)[:-20]
 # file name, its bytes as they lie on disk (None: no such file), and what the message must say beside the name
 BAD_FILES = {
     "missing": ("gone.csv", None, ["no such file"]),
-    "missing corpus": ("gone.txt", None, ["no such file"]),
     "empty": ("empty.csv", b"", ["empty"]),
     "wrong ending": ("book.xlsx", b"PK", ["known: ", ".csv", ".gz"]),
     "no ending": ("book", b"text\na\n", ["known: ", ".csv"]),
     "latin-1 csv": ("a.csv", b"text\ncaf\xe9\n", ["not UTF-8", "iconv"]),
     "latin-1 tsv": ("a.tsv", b"text\ncaf\xe9\n", ["not UTF-8", "iconv"]),
     "latin-1 jsonl": ("a.jsonl", b'{"text": "caf\xe9"}\n', ["not UTF-8", "iconv"]),
-    "latin-1 corpus": ("a.txt", b"caf\xe9\n", ["not UTF-8", "iconv"]),
     "latin-1 packed": ("a.csv.gz", gzip.compress(b"text\ncaf\xe9\n"), ["not UTF-8", "iconv"]),
     "UTF-16": ("a.csv", "text\na\n".encode("utf-16"), ["not UTF-8"]),
     "no gzip": ("a.csv.gz", b"text\na\n", ["gzip"]),
     "cut gzip": ("a.jsonl.gz", CUT_GZIP, ["gzip"]),
     "damaged gzip": ("a.csv.gz", NO_GZIP_STREAM, ["gzip"]),
-    "no gzip corpus": ("a.txt.gz", b"text\na\n", ["gzip"]),
-    "cut gzip corpus": ("a.txt.gz", CUT_GZIP, ["end"]),
-    "damaged gzip corpus": ("a.txt.gz", NO_GZIP_STREAM, []),
+    "no zstd": ("a.csv.zst", b"text\na\n", ["zstd"]),
+    "cut zstd": ("a.jsonl.zst", packed_by_zstd(bytes(range(32, 127)) * 50)[:-20], ["zstd"]),
     "open quote": ("a.csv", b'text,label\na,b\n"c,d\ne,f\n', ["line 4", "quote"]),
     "text behind a quote": ("a.csv", b'text,label\na,b\n"c" d,e\n', ["line 3", "quote"]),
     "too many fields": ("a.csv", b"text,label\na,b\na, b,c\n", ["row 2 (line 3)", "3 fields", "double quotes"]),
@@ -330,7 +203,7 @@ def check_message(message: str, path: Path, needles: list[str]) -> None:
     assert [needle for needle in needles if needle not in message] == [], message
 
 
-@pytest.mark.parametrize("case", [case for case, (name, *_) in BAD_FILES.items() if ".txt" not in name])
+@pytest.mark.parametrize("case", BAD_FILES)
 def test_bad_tables_are_refused(tmp_path: Path, case: str) -> None:
     """The message is one line that names the file, the row where there is one, and the remedy."""
     name, content, needles = BAD_FILES[case]
@@ -338,17 +211,6 @@ def test_bad_tables_are_refused(tmp_path: Path, case: str) -> None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(Refusal) as refusal:
         read_everything(str(tmp_path / name))
-    check_message(str(refusal.value), tmp_path / name, needles)
-
-
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_bad_corpus_files_are_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, case: str) -> None:
-    """What a reader refuses comes out of load_corpus as it is, not wrapped by the data set library."""
-    name, content, needles = BAD_FILES[case]
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(Refusal) as refusal:
-        corpus.load_corpus([str(tmp_path / name)], "text", tokenizer)
     check_message(str(refusal.value), tmp_path / name, needles)
 
 
@@ -364,21 +226,6 @@ def test_damaged_parquet_is_refused(tmp_path: Path, damage: tuple[int, int]) -> 
     with pytest.raises(Refusal) as refusal:
         read_everything(str(path))
     check_message(str(refusal.value), path, [])
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("a.txt", b"\n \n"), ("a.csv", b"text\n"), ("a.jsonl", b"\n"), ("a.txt.gz", gzip.compress(b""))],
-    ids=["blank lines", "header alone", "blank line", "nothing packed"],
-)
-def test_corpus_without_a_document_is_refused(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, name: str, content: bytes
-) -> None:
-    """A file of blank lines, or a header alone, is no corpus."""
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(Refusal, match="no document") as refusal:
-        corpus.load_corpus([str(tmp_path / name)], "text", tokenizer)
-    check_message(str(refusal.value), tmp_path / name, [])
 
 
 @pytest.mark.parametrize(

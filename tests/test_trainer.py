@@ -1,15 +1,21 @@
-"""The order of rows: every row of every epoch, the same for every way to cut a step, like lengths together."""
+"""The order of rows, the same for every way to cut a step; and the optimizer's groups, each at its own rate."""
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BertConfig, BertForPreTraining
 
+import run_pretraining
 import run_sentiment
-from two_stage.trainer import EpochSampler, pad_rows, row_lengths
+from two_stage.recipe import Refusal
+from two_stage.trainer import EpochSampler, ExactTrainer, ExactTrainingArguments, pad_rows, row_lengths
 
 
 class Rows:
@@ -80,3 +86,114 @@ def test_padding_by_hand() -> None:
 def test_no_cell_is_a_formula(text: str, cell: str) -> None:
     """What a spreadsheet would run gets a ' in front."""
     assert run_sentiment.safe_cell(text) == cell
+
+
+# --- Parameter groups -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def four_layers() -> BertForPreTraining:
+    """A random BERT of four layers with all of stage one's heads."""
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 16}
+    return BertForPreTraining(BertConfig(vocab_size=30, num_hidden_layers=4, **sizes))
+
+
+def groups_of(model: BertForPreTraining, folder: Path, **flags: Any) -> dict[str, tuple[float, float]]:
+    """Each parameter's learning rate and weight decay in the optimizer that the trainer makes.
+
+    Fails where a parameter is in two groups or a group is empty.
+    """
+    defaults = {"learning_rate": 1e-4, "weight_decay": 0.01, "use_cpu": True, "report_to": []}
+    training = ExactTrainingArguments(output_dir=str(folder), **defaults | flags)
+    optimizer = ExactTrainer(model=model, args=training, data_collator=list).create_optimizer()
+    assert all(group["params"] for group in optimizer.param_groups)
+    assert len({group["name"] for group in optimizer.param_groups}) == len(optimizer.param_groups)
+    listed = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(set(listed)) == len(listed)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("head_rate", [None, 3e-3])
+def test_learning_rates_by_hand(
+    four_layers: BertForPreTraining, tmp_path: Path, decay: float, head_rate: float | None
+) -> None:
+    """Top layer and pooler at the full rate, each layer below at `decay` of the one above, the embeddings below all."""
+    found = groups_of(four_layers, tmp_path, layer_decay=decay, head_learning_rate=head_rate)
+    assert found.keys() == dict(four_layers.named_parameters()).keys()
+    expected = {
+        "bert.embeddings.": 1e-4 * decay**4,
+        "bert.encoder.layer.0.": 1e-4 * decay**3,
+        "bert.encoder.layer.1.": 1e-4 * decay**2,
+        "bert.encoder.layer.2.": 1e-4 * decay,
+        "bert.encoder.layer.3.": 1e-4,
+        "bert.pooler.": 1e-4,
+        "cls.": head_rate or 1e-4,
+    }
+    for name, (rate, weight_decay) in found.items():
+        assert rate == pytest.approx(next(rate for start, rate in expected.items() if name.startswith(start))), name
+        assert weight_decay == (0.0 if name.endswith(".bias") or "LayerNorm" in name else 0.01), name
+
+
+def test_ten_layers_and_more_are_told_apart(tmp_path: Path) -> None:
+    """Layer 1 is not layer 11."""
+    sizes = {"hidden_size": 4, "num_attention_heads": 1, "intermediate_size": 4, "max_position_embeddings": 4}
+    deep = BertForPreTraining(BertConfig(vocab_size=9, num_hidden_layers=12, **sizes))
+    found = groups_of(deep, tmp_path, layer_decay=0.9)
+    for layer in range(12):
+        rate, _ = found[f"bert.encoder.layer.{layer}.output.dense.weight"]
+        assert rate == pytest.approx(1e-4 * 0.9 ** (11 - layer))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4])
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_frozen_layers_are_in_no_group(
+    four_layers: BertForPreTraining, tmp_path: Path, count: int, decay: float
+) -> None:
+    """Embeddings and the lowest layers stay still; all others, pooler and heads among them, learn as they would."""
+    free = groups_of(four_layers, tmp_path, layer_decay=decay)
+    found = groups_of(four_layers, tmp_path, layer_decay=decay, freeze_layers=count)
+    frozen = ("bert.embeddings.", *(f"bert.encoder.layer.{layer}." for layer in range(count))) if count else ()
+    assert found == {name: rates for name, rates in free.items() if not name.startswith(frozen)}
+    for name, parameter in four_layers.named_parameters():
+        assert parameter.requires_grad == (name in found), name
+    decoder, words = four_layers.cls.predictions.decoder.weight, four_layers.bert.embeddings.word_embeddings.weight
+    assert decoder is words
+
+
+def test_more_frozen_layers_than_there_are_is_refused(four_layers: BertForPreTraining, tmp_path: Path) -> None:
+    """Rather than that all are frozen in silence."""
+    with pytest.raises(Refusal, match=r"--freeze_layers 5: the encoder has 4 layers"):
+        groups_of(four_layers, tmp_path, freeze_layers=5)
+
+
+@pytest.mark.parametrize("flag", [{"layer_decay": 1.1}, {"layer_decay": -0.1}, {"freeze_layers": -1}])
+def test_rates_and_layers_out_of_range_are_refused(tmp_path: Path, flag: dict[str, float]) -> None:
+    """The flag and its range are named."""
+    with pytest.raises(Refusal, match=f"--{next(iter(flag))}"):
+        ExactTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **flag)
+
+
+@pytest.mark.parametrize("flags", [[], ["--gradient_checkpointing", "true"]], ids=["plain", "checkpointing"])
+def test_frozen_layers_stay_through_training(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path, flags: list[str]
+) -> None:
+    """After steps with weight decay they and the tied word embeddings are bit-equal, and everything else has moved."""
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
+    call += ["--output_dir", str(tmp_path / "run"), "--max_steps", "2", "--max_length", "32", "--freeze_layers", "1"]
+    call += ["--learning_rate", "1e-3", "--weight_decay", "0.1", "--warmup_steps", "0", "--save_strategy", "no"]
+    run_pretraining.main([*call, "--validation_fraction", "0", *flags])
+    before = BertForPreTraining.from_pretrained(tiny_folder).state_dict()
+    after = BertForPreTraining.from_pretrained(tmp_path / "run").state_dict()
+    frozen = ("bert.embeddings.", "bert.encoder.layer.0.", "cls.predictions.decoder.weight")
+    no_gradient = "attention.self.key.bias"  # softmax does not see what is added to all keys
+    for name, tensor in before.items():
+        if name.startswith(frozen):
+            assert torch.equal(after[name], tensor), name
+        elif no_gradient not in name:
+            assert not torch.equal(after[name], tensor), name

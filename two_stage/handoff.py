@@ -238,6 +238,23 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
     return model
 
 
+def new_tensors(model: PreTrainedModel, checkpoint: Checkpoint) -> list[str]:
+    """The parameters of `model` that the checkpoint's file lacks, so that they start from nothing.
+
+    Args:
+        model: as loaded.
+        checkpoint: what it was loaded from.
+
+    Returns:
+        Their names, in the model's order; none where the checkpoint has no weights and all start from nothing.
+    """
+    if checkpoint.weights is None:
+        return []
+    with safe_open(checkpoint.weights, framework="pt") as file:
+        there = {encoder_name(key) or _modern(key) for key in file.keys()}  # noqa: SIM118
+    return [name for name, _ in model.named_parameters() if name not in there]
+
+
 def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[str, ...]) -> int:
     """Compare every tensor under `bert.` with the checkpoint's file, bit for bit, and leave none of the file's behind.
 
@@ -272,10 +289,15 @@ def encoder_name(key: str) -> str | None:
     A bare BertModel's file has no `bert.`, and files as old as bert-base-uncased's call LayerNorm's weights gamma and
     beta, which transformers renames when it loads them.
     """
-    name = key.removeprefix("bert.")
+    name = _modern(key.removeprefix("bert."))
     if not name.startswith(("embeddings.", "encoder.", "pooler.")):
         return None
-    return "bert." + name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    return f"bert.{name}"
+
+
+def _modern(key: str) -> str:
+    """A tensor's name as transformers has it today."""
+    return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def _few(names: list[str]) -> str:

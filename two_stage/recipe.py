@@ -25,14 +25,14 @@ SettingsT = TypeVar("SettingsT")
 TrainingT = TypeVar("TrainingT", bound=TrainingArguments)
 
 # A script that is given none of these is given no data, and runs the quickstart recipe.
-DATA_FLAGS = ("train_file", "validation_file", "test_file")
+DATA_FLAGS = ("train_file", "validation_file", "test_file", "dataset")
 
 # The fields of TrainingArguments that --help shows; --help_all shows all hundred.
 COMMON_TRAINING_FLAGS = frozenset(
-    "output_dir num_train_epochs max_steps learning_rate head_learning_rate weight_decay warmup_steps "
-    "lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size "
+    "output_dir num_train_epochs max_steps learning_rate head_learning_rate layer_decay freeze_layers weight_decay "
+    "warmup_steps lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size "
     "eval_strategy save_strategy save_steps logging_steps seed use_cpu precision dataloader_num_workers "
-    "torch_compile report_to push_to_hub".split()
+    "gradient_checkpointing torch_compile report_to push_to_hub".split()
 )
 
 

@@ -19,8 +19,9 @@ def _info(description: str, citation: str, features: dict[str, Any]) -> evaluate
 class PretrainingScores(evaluate.Metric):
     """Masked words and next sentences, scored apart, from sums over each row.
 
-    `compute(rows=…)` takes an array of shape (rows, 5): masked words, their summed loss in nats, how many were
-    predicted right, the next-sentence loss in nats, and 1 where the next sentence was judged right.
+    `compute(rows=…)` takes an array of shape (rows, 6): masked words, their summed loss in nats, how many were
+    predicted right; and 1 where the row has a next-sentence label, the next-sentence loss in nats, and 1 where the
+    next sentence was judged right. Without any such label there are no next-sentence scores.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -31,17 +32,19 @@ class PretrainingScores(evaluate.Metric):
         )
 
     def _compute(self, rows: Any) -> Scores:
-        words, word_loss, words_right, sentence_loss, sentences_right = np.asarray(rows, dtype=np.float64).T
-        masked = max(words.sum(), 1.0)
-        mlm_loss = word_loss.sum() / masked
-        return {
-            "loss": mlm_loss + sentence_loss.mean(),
+        sums = np.asarray(rows, dtype=np.float64).sum(axis=0)
+        words, word_loss, words_right, sentences, sentence_loss, sentences_right = sums
+        mlm_loss = word_loss / max(words, 1.0)
+        scores = {
+            "loss": mlm_loss,
             "mlm_loss": mlm_loss,
-            "mlm_accuracy": words_right.sum() / masked,
+            "mlm_accuracy": words_right / max(words, 1.0),
             "perplexity": float(np.exp(min(mlm_loss, 700.0))),  # of the masked words alone; e^710 overflows
-            "nsp_loss": sentence_loss.mean(),
-            "nsp_accuracy": sentences_right.mean(),
         }
+        if sentences:
+            nsp_loss = sentence_loss / sentences
+            scores |= {"loss": mlm_loss + nsp_loss, "nsp_loss": nsp_loss, "nsp_accuracy": sentences_right / sentences}
+        return scores
 
 
 class SentimentScores(evaluate.Metric):

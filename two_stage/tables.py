@@ -1,16 +1,19 @@
 """Files of rows → dictionaries, one a row, each with the place that it came from; a refusal names file, row and fix.
 
 Every reader of the project starts here: labelled tables (csv, tsv, jsonl, parquet), CoNLL columns, and the tables
-of raw documents that stage one reads. A `.gz` behind the name is unpacked on the way.
+of raw documents that stage one reads. A `.gz` or `.zst` behind the name is unpacked on the way.
 """
 
 import csv
 import gzip
 import hashlib
+import io
 import json
 import re
+import shutil
+import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,12 +25,20 @@ from two_stage.recipe import Refusal
 Row = dict[str, Any]
 PlacedRow = tuple[str, Row]  # ("train.csv row 12", {"text": ...}); rows are counted from 1, without the header
 
+ARCHIVES = {".gz": "gzip", ".zst": "zstd"}
+
 csv.field_size_limit(2**31 - 1)  # the stock limit refuses a text of 128 KiB
 
 
 def file_format(path: str) -> str:
-    """The ending of `path` that says how to read it, without a `.gz`: "csv" for `train.csv.gz`."""
-    return Path(path.removesuffix(".gz")).suffix.removeprefix(".").lower()
+    """The ending of `path` that says how to read it, without an archive's: "csv" for `train.csv.gz`."""
+    inner = Path(path).with_suffix("") if archive(path) else Path(path)
+    return inner.suffix.removeprefix(".").lower()
+
+
+def archive(path: str) -> str | None:
+    """How the file is packed, "gzip" or "zstd"; None of a plain file."""
+    return ARCHIVES.get(Path(path).suffix.lower())
 
 
 def check_files(paths: list[str], formats: tuple[str, ...]) -> None:
@@ -43,7 +54,7 @@ def check_files(paths: list[str], formats: tuple[str, ...]) -> None:
             raise Refusal(f"{path}: the file is empty")
         if file_format(path) not in formats:
             known = ", ".join(f".{name}" for name in formats)
-            raise Refusal(f"{path}: cannot tell the format by this ending; known: {known}, each also with .gz")
+            raise Refusal(f"{path}: cannot tell the format by this ending; known: {known}, each also with .gz or .zst")
 
 
 def file_sha256(path: str | Path) -> str:
@@ -53,9 +64,28 @@ def file_sha256(path: str | Path) -> str:
 
 
 def open_text(path: str) -> IO[str]:
-    """Open `path` as UTF-8 text, unpacked if it is a `.gz`; a byte-order mark is dropped."""
-    opener: Callable[..., IO[str]] = gzip.open if path.endswith(".gz") else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
+    """Open `path` as UTF-8 text, unpacked if it is an archive; a byte-order mark is dropped."""
+    if archive(path) is None:
+        return open(path, encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(_open_archive(path), encoding="utf-8-sig", newline="")
+
+
+def open_part(path: str, start: int, stop: int) -> IO[str]:
+    """The bytes from `start` to `stop` of a plain file, held in memory, as `open_text` would give them."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        part = io.BytesIO(file.read(stop - start))
+    # further on in a file, the bytes of a byte-order mark are a character
+    return io.TextIOWrapper(part, encoding="utf-8" if start else "utf-8-sig", newline="")
+
+
+def _open_archive(path: str) -> Any:
+    """The unpacked bytes of an archive; an archive that is cut off raises at its end."""
+    if archive(path) == "gzip":
+        return gzip.open(path)
+    import pyarrow  # its zstd reads on behind the first frame and notices a cut, which the package zstandard does not
+
+    return pyarrow.input_stream(path, compression="zstd")
 
 
 @contextmanager
@@ -71,7 +101,7 @@ def readable(path: str) -> Iterator[None]:
         byte = f"0x{error.object[error.start]:02x}"
         raise Refusal(f"{path}: not UTF-8 (byte {byte}); convert it, say with iconv -f latin1 -t utf-8") from error
     except (EOFError, OSError, zlib.error) as error:
-        what = "broken gzip archive" if path.endswith(".gz") else "cannot be read to its end"
+        what = f"broken {archive(path)} archive" if archive(path) else "cannot be read to its end"
         raise Refusal(f"{path}: {what}: {' '.join(str(error).split())}; copy or pack it anew") from error
 
 
@@ -79,7 +109,7 @@ def read_rows(path: str) -> Iterator[PlacedRow]:
     """The rows of a table, in order, each with its place.
 
     Args:
-        path: a .csv, .tsv, .jsonl, .parquet or .conll file, or such a file with .gz behind it.
+        path: a .csv, .tsv, .jsonl, .parquet or .conll file, or such a file with .gz or .zst behind it.
 
     Yields:
         ("FILE row N", {column: value}). Values of csv and tsv are text as it stands in the file: `NA` stays "NA".
@@ -113,20 +143,34 @@ def _read_csv(path: str) -> Iterator[PlacedRow]:
 
 
 def _read_jsonl(path: str) -> Iterator[PlacedRow]:
-    """Rows of JSON objects, one a line; blank lines count for nothing."""
+    """Rows of JSON objects, one a line."""
     with open_text(path) as file:
-        for number, line in enumerate((line for line in file if line.strip()), start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise Refusal(
-                    f"{path} row {number}: not JSON: {error.msg} at column {error.colno}; each line holds one object"
-                ) from error
-            except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-                raise Refusal(f"{path} row {number}: cannot be read: {error}; take the row out") from error
-            if not isinstance(row, dict):
-                raise Refusal(f'{path} row {number}: a {type(row).__name__}, not an object like {{"text": ...}}')
-            yield f"{path} row {number}", row
+        yield from json_rows(path, file)
+
+
+def json_rows(path: str, lines: Iterable[str], first: int = 1) -> Iterator[PlacedRow]:
+    """Rows of JSON objects, one a line; blank lines count for nothing.
+
+    Args:
+        path: the file that the lines are of, for the rows' places.
+        lines: all its lines, or those of a part.
+        first: the number of the first row among them.
+
+    Raises:
+        Refusal: a line that does not parse, or that holds something else than an object.
+    """
+    for number, line in enumerate((line for line in lines if line.strip()), start=first):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise Refusal(
+                f"{path} row {number}: not JSON: {error.msg} at column {error.colno}; each line holds one object"
+            ) from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+            raise Refusal(f"{path} row {number}: cannot be read: {error}; take the row out") from error
+        if not isinstance(row, dict):
+            raise Refusal(f'{path} row {number}: a {type(row).__name__}, not an object like {{"text": ...}}')
+        yield f"{path} row {number}", row
 
 
 def _read_parquet(path: str) -> Iterator[PlacedRow]:
@@ -136,13 +180,25 @@ def _read_parquet(path: str) -> Iterator[PlacedRow]:
 
     number = 0
     try:
-        file = gzip.open(path) if path.endswith(".gz") else path  # noqa: SIM115 (pyarrow closes it)
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path} row {number}", row
+        with _unpacked(path) as file, pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=256):  # a row may be a book
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path} row {number}", row
     except pyarrow.ArrowInvalid as error:
         raise Refusal(f"{path}: not a parquet file: {' '.join(str(error).split())}; write it anew") from error
+
+
+@contextmanager
+def _unpacked(path: str) -> Iterator[IO[bytes]]:
+    """The file open for reads at any place, as parquet needs, whose end comes first; archives are unpacked to disk."""
+    if archive(path) is None:
+        with open(path, "rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as file, _open_archive(path) as packed:
+        shutil.copyfileobj(packed, file)
+        yield file
 
 
 def _read_conll(path: str) -> Iterator[PlacedRow]:

@@ -6,21 +6,29 @@ Here the loss is a sum over items divided by the items of the whole global step,
 step sees (the order of rows, the masks) is keyed by (seed, epoch, row), never by a worker, a process or a batch.
 """
 
+import copy
 import math
+import resource
+import time
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_callback import ExportableState, PrinterCallback
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from two_stage.recipe import Refusal
+from two_stage.recipe import Refusal, check_range
 
+ArgumentsT = TypeVar("ArgumentsT", bound="ExactTrainingArguments")
+TIMED_STEPS = 6  # the first warms up and has no time
 POOL_STEPS = 50  # rows are sorted by length within pools of 50 steps: little padding, and still a random order
 
 # Fields of TrainingArguments that these scripts have another way for, at their stock values
@@ -49,6 +57,10 @@ class ExactTrainingArguments(TrainingArguments):
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "of everything outside the encoder; default: learning_rate"}
     )
+    layer_decay: float = field(
+        default=1.0, metadata={"help": "each layer's rate over that of the layer above it; 0.95 spares the lower ones"}
+    )
+    freeze_layers: int = field(default=0, metadata={"help": "the embeddings and so many layers stay as they are"})
     weight_decay: float = field(default=0.01, metadata={"help": "on weights only, not on LayerNorm and biases"})
     warmup_steps: float = field(default=0.1, metadata={"help": "steps, or below 1 the share of all steps"})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "stock True shows 0.0 for a NaN loss"})
@@ -66,6 +78,8 @@ class ExactTrainingArguments(TrainingArguments):
             Refusal: half precision asked for on a CPU, which emulates it hundreds of times slower or runs no faster;
                 a field of TrainingArguments that would do nothing here.
         """
+        check_range(self, 0, 1, "layer_decay")
+        check_range(self, 0, math.inf, "freeze_layers")
         for name, stock in NO_EFFECT.items():
             if getattr(self, name) != stock:
                 raise Refusal(f"--{name} {getattr(self, name)}: has no effect in these scripts; leave it out")
@@ -117,11 +131,38 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = np.resize(rng.permutation(len(self.dataset)), len(self))
-        lengths = row_lengths(self.dataset)[order]
-        pool = np.arange(len(order)) // (POOL_STEPS * self.step_rows)
-        order = order[np.lexsort((-lengths, pool))]  # by pool, and longest first within it
-        yield from rng.permutation(order.reshape(-1, self.step_rows)).ravel().tolist()
+        yield from grouped_order(row_lengths(self.dataset), self.step_rows, rng).tolist()
+
+
+def grouped_order(lengths: np.ndarray, step_rows: int, rng: np.random.Generator) -> np.ndarray:
+    """A random order of rows in which those of a step are of like length.
+
+    Args:
+        lengths: tokens of each row: int (rows,).
+        step_rows: rows of one step.
+        rng: of the order.
+
+    Returns:
+        Row numbers: int (steps × step_rows,); the last step is filled up with rows from the order's start.
+    """
+    steps = -(-len(lengths) // step_rows)
+    order = np.resize(rng.permutation(len(lengths)), steps * step_rows)
+    pool = np.arange(len(order)) // (POOL_STEPS * step_rows)
+    order = order[np.lexsort((-lengths[order], pool))]  # by pool, and longest first within it
+    return rng.permutation(order.reshape(-1, step_rows)).ravel()
+
+
+def stream_positions(checkpoint: str) -> dict[str, list[int]]:
+    """Where each lane of a streamed data set stood when `checkpoint` was saved.
+
+    Raises:
+        Refusal: the checkpoint is of a run that did not stream.
+    """
+    state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+    kept = state.stateful_callbacks.get("StreamCallback")
+    if kept is None:
+        raise Refusal(f"{checkpoint}: does not say where its stream stood; give another --output_dir")
+    return kept["attributes"]["positions"]
 
 
 def row_lengths(dataset: Any) -> np.ndarray:
@@ -142,6 +183,8 @@ class ExactCallback(TrainerCallback):
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Set the epoch; accelerate's own `set_epoch` does not reach the sampler after a resume in mid-epoch."""
+        if self.trainer.is_streaming:
+            return  # a stream keeps its own place
         epoch = int((state.epoch or 0) + 1e-6)
         self.trainer.sampler.epoch = epoch
         if hasattr(self.trainer.train_dataset, "set_epoch"):
@@ -162,6 +205,25 @@ class ExactCallback(TrainerCallback):
             )
 
 
+class StreamCallback(TrainerCallback, ExportableState):
+    """Keeps in trainer_state.json where each lane of a streamed data set stands, over all processes."""
+
+    def __init__(self, trainer: "ExactTrainer | None" = None, positions: dict[str, list[int]] | None = None) -> None:
+        self.trainer, self.positions = trainer, positions or {}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Gather the places before a checkpoint is saved; every process comes here alike."""
+        if control.should_save and self.trainer is not None:
+            gathered = gather_object([self.trainer.stream_positions])
+            self.positions = {lane: place for one in gathered for lane, place in one.items()}
+
+    on_epoch_end = on_step_end
+
+    def state(self) -> dict[str, Any]:
+        """What trainer_state.json keeps."""
+        return {"args": {}, "attributes": {"positions": self.positions}}
+
+
 class ExactTrainer(Trainer):
     """Trainer whose loss is a sum over items divided by the items of the whole global step.
 
@@ -176,9 +238,15 @@ class ExactTrainer(Trainer):
 
     def __init__(self, args: ExactTrainingArguments, eval_dataset: Any = None, **kwargs: Any) -> None:
         if eval_dataset is None or not len(eval_dataset):
-            args.eval_strategy, eval_dataset = IntervalStrategy.NO, None
+            args.eval_strategy, args.eval_on_start, eval_dataset = IntervalStrategy.NO, False, None
+        freeze_layers(kwargs["model"], args.freeze_layers)
         super().__init__(args=args, eval_dataset=eval_dataset, **kwargs)
         self.add_callback(ExactCallback(self))
+        self.is_streaming = isinstance(self.train_dataset, IterableDataset)
+        self.stream_positions: dict[str, list[int]] = {}  # lane → where it stands, of this process's lanes
+        if self.is_streaming:
+            args.ignore_data_skip = True  # the stream goes on from its own place, and nothing is read twice
+            self.add_callback(StreamCallback(self))
 
     def train_and_evaluate(self, checkpoint: str | None = None) -> dict[str, float]:
         """Train if there are rows to train on, and score the validation rows, once more only if need be.
@@ -193,6 +261,9 @@ class ExactTrainer(Trainer):
         if checkpoint and self.is_trained(checkpoint):
             self._load_from_checkpoint(checkpoint)
         elif self.train_dataset is not None:
+            if checkpoint and self.is_streaming:
+                self.stream_positions = stream_positions(checkpoint)
+                self.train_dataset.go_on_from(self.stream_positions)
             scores = self.train(resume_from_checkpoint=checkpoint).metrics
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
             scores["train_tokens_per_second"] = tokens / scores["train_runtime"]
@@ -232,6 +303,9 @@ class ExactTrainer(Trainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
+        for batch in batches:
+            for lane, *place in batch.pop("stream_position", torch.empty(0)).tolist():
+                self.stream_positions[str(lane)] = place
         counts = torch.stack([self.count_items(batch) for batch in batches]).sum(0).to(device)
         return batches, self.accelerator.reduce(counts, "sum")
 
@@ -263,6 +337,19 @@ class ExactTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             return None, *self.row_results(model, inputs)
 
+    def get_train_dataloader(self) -> DataLoader:
+        """The batches of this process; of a stream as it gives them, for it has dealt its rows out already."""
+        if not self.is_streaming:
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=min(1, self.args.dataloader_num_workers),  # a second would read the same rows again
+            pin_memory=self.args.dataloader_pin_memory,
+            generator=torch.Generator(),  # its draw would else move dropout's
+        )
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         """One order of rows for every way to cut a step into batches."""
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -286,8 +373,73 @@ class ExactTrainer(Trainer):
             (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
 
+def arguments_aside(training: ArgumentsT, steps: int) -> ArgumentsT:
+    """The run's arguments for some steps that are not part of it: nothing is saved, scored or reported."""
+    arguments = copy.copy(training)
+    arguments.max_steps, arguments.save_strategy, arguments.report_to = steps, SaveStrategy.NO, []
+    arguments.eval_on_start = arguments.load_best_model_at_end = arguments.push_to_hub = False
+    arguments.logging_steps = max(1, steps // 5)
+    return arguments
+
+
+class StepTimer(TrainerCallback):
+    """Notes when each step ends."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Wait for the device, then look at the clock."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+
+
+def time_steps(
+    trainer_class: type["ExactTrainer"], model: nn.Module, training: ExactTrainingArguments, **parts: Any
+) -> dict[str, float]:
+    """The time and memory that a step takes here, measured on a few; they spoil `model`.
+
+    Args:
+        trainer_class: whose steps.
+        model: to be thrown away.
+        training: the run's arguments.
+        parts: what the trainer is given besides.
+
+    Returns:
+        seconds_a_step, the median; memory_gb, the peak of this process in 10^9 bytes: of its GPU, if it has one, else
+        of all that it holds.
+    """
+    timer = StepTimer()
+    arguments = arguments_aside(training, TIMED_STEPS)
+    arguments.disable_tqdm, arguments.logging_strategy = True, IntervalStrategy.NO
+    with TemporaryDirectory() as arguments.output_dir:
+        trainer = trainer_class(model=model, args=arguments, callbacks=[timer], **parts)
+        trainer.remove_callback(PrinterCallback)  # it would print the run's last line of figures
+        trainer.train()
+    on_gpu = torch.cuda.is_available() and not training.use_cpu
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds_a_step": float(np.median(np.diff(timer.ends))), "memory_gb": peak / 1e9}
+
+
+def freeze_layers(model: nn.Module, count: int) -> None:
+    """Keep the embeddings and the first `count` layers of `model.bert` as they are; 0 keeps nothing.
+
+    Raises:
+        Refusal: the encoder has fewer layers.
+    """
+    layers = model.bert.encoder.layer
+    if count > len(layers):
+        raise Refusal(f"--freeze_layers {count}: the encoder has {len(layers)} layers")
+    for part in [model.bert.embeddings, *layers[:count]] if count else []:
+        part.requires_grad_(False)
+
+
 def parameter_groups(model: nn.Module, decayed: set[str], args: ExactTrainingArguments) -> list[dict[str, Any]]:
-    """Every trainable parameter in exactly one of four groups: encoder or head, decayed or not.
+    """Every trainable parameter in exactly one group: encoder or head, decayed or not; with a layer_decay, by layer.
+
+    The top layer and the pooler learn at learning_rate, each layer below at layer_decay of the one above it, and the
+    embeddings slowest (Howard and Ruder 2018, section 3.1, "discriminative fine-tuning").
 
     Args:
         model: a BERT with an attribute `bert`; everything outside of it is head.
@@ -297,23 +449,36 @@ def parameter_groups(model: nn.Module, decayed: set[str], args: ExactTrainingArg
     Returns:
         The groups that are not empty, as a torch optimizer takes them, each with a `name`.
     """
+    layers = len(model.bert.encoder.layer)
     head_rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
-    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = "encoder" if name.removeprefix("module.").startswith("bert.") else "head"
+            part, below = encoder_part(name.removeprefix("module."), layers)
+            rate = head_rate if part == "head" else args.learning_rate * args.layer_decay**below
+            part = "encoder" if part != "head" and args.layer_decay == 1 else part
             decay = name in decayed
-            group = groups.setdefault(
-                (part, decay),
-                {
-                    "params": [],
-                    "lr": args.learning_rate if part == "encoder" else head_rate,
-                    "weight_decay": args.weight_decay if decay else 0.0,
-                    "name": part if decay else f"{part}, no decay",
-                },
-            )
-            group["params"].append(parameter)
+            key = part if decay else f"{part}, no decay"
+            new: dict[str, Any] = {
+                "params": [],
+                "lr": rate,
+                "weight_decay": args.weight_decay if decay else 0.0,
+                "name": key,
+            }
+            groups.setdefault(key, new)["params"].append(parameter)
     return list(groups.values())
+
+
+def encoder_part(name: str, layers: int) -> tuple[str, int]:
+    """Of which part of the model a parameter is, and how many layers lie between it and the top layer."""
+    if not name.startswith("bert."):
+        return "head", 0
+    if name.startswith("bert.embeddings."):
+        return "embeddings", layers
+    if name.startswith("bert.encoder.layer."):
+        layer = int(name.split(".")[3])
+        return f"layer {layer}", layers - 1 - layer
+    return "pooler", 0
 
 
 def pad_rows(rows: list[dict[str, Any]], padding: dict[str, int], fixed: tuple[str, ...] = ()) -> dict[str, Tensor]:

@@ -1,0 +1,180 @@
+"""A streamed corpus: dealt out to lanes, the same rows for any number of processes, and gone on with where it stood."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import run_pretraining
+from tests.conftest import REPOSITORY
+from two_stage.corpus import CorpusSource, text_hash
+from two_stage.recipe import Refusal
+from two_stage.streaming import StreamedRows
+
+
+class BlockRows:
+    """Rows that say which document they are: one a sentence, as long as the sentence has words."""
+
+    def __init__(self, documents: list[list[str]], key: str) -> None:
+        self.rows = [(key, sentence) for document in documents for sentence in document]
+        self.lengths = np.array([len(sentence.split()) for _, sentence in self.rows])
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"row": self.rows[row]}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, ...]:
+    """Four files of nine documents of two sentences each."""
+    for file in range(4):
+        documents = [f"file {file} document {i} a\nfile {file} document {i} b b" for i in range(9)]
+        (tmp_path / f"{file}.txt").write_text("\n\n".join(documents))
+    return tuple(str(tmp_path / f"{file}.txt") for file in range(4))
+
+
+def stream(files: tuple[str, ...], rank: int = 0, processes: int = 1, lanes: int = 2, **more: Any) -> StreamedRows:
+    """Six rows a step, blocks of four documents."""
+    return StreamedRows(CorpusSource(files), BlockRows, "key", 6, lanes, rank, processes, 4, **more)
+
+
+def steps(rows: StreamedRows, count: int, share: int = 6) -> list[list[tuple[str, str]]]:
+    """The rows of the first `count` steps."""
+    given = iter(rows)
+    return [[row["row"] for row in islice(given, share)] for _ in range(count)]
+
+
+def test_two_processes_see_the_rows_that_one_sees(files: tuple[str, ...]) -> None:
+    """For the same lanes, step by step."""
+    alone = steps(stream(files), 12)
+    first, second = (steps(stream(files, rank, 2), 12, share=3) for rank in (0, 1))
+    assert alone == [one + two for one, two in zip(first, second, strict=True)]
+    assert not {row for step in first for row in step} & {row for step in second for row in step}
+
+
+def test_a_turn_gives_every_document_once(files: tuple[str, ...]) -> None:
+    """One lane, 36 documents in nine blocks: each sentence stands in the first turn."""
+    rows = list(islice(iter(stream(files, lanes=1)), 108))
+    in_first_turn = [row["row"][1] for row in rows if row["stream_position"][2] == 0]
+    assert set(in_first_turn) == {
+        f"file {file} document {i} {end}" for file in range(4) for i in range(9) for end in ("a", "b b")
+    }
+    assert len({row["row"][0] for row in rows}) >= 9
+
+
+@pytest.mark.parametrize("used", [1, 5, 6, 17, 36, 61])
+def test_it_goes_on_behind_the_rows_that_were_used(files: tuple[str, ...], used: int) -> None:
+    """From the positions of any step on, the rows are those that would have come."""
+    uninterrupted = steps(stream(files), used + 5)
+    rows = list(islice(iter(stream(files)), used * 6))
+    positions = {str(row["stream_position"][0]): list(row["stream_position"][1:]) for row in rows}
+    again = stream(files)
+    again.go_on_from(positions)
+    assert steps(again, 5) == uninterrupted[used:]
+
+
+def test_held_out_documents_and_copies_are_left_out(files: tuple[str, ...], tmp_path: Path) -> None:
+    """No held-out document is ever given, and a document that stands twice in a block stands once."""
+    text = Path(files[0]).read_text()
+    (tmp_path / "twice.txt").write_text(f"{text}\n\n{text}")
+    held_out = frozenset({text_hash(["file 0 document 3 a", "file 0 document 3 b b"])})
+    rows = StreamedRows(CorpusSource((str(tmp_path / "twice.txt"),)), BlockRows, "key", 4, 1, 0, 1, 18, held_out)
+    block = [row["row"] for row in islice(iter(rows), 16)]
+    assert sorted(sentence for _, sentence in block) == sorted(
+        f"file 0 document {i} {end}" for i in range(9) for end in ("a", "b b") if i != 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("lanes", "processes", "message"),
+    [(3, 2, "multiple of the 2"), (4, 1, "divide the 6 rows"), (6, 1, "can be read in 4 part")],
+)
+def test_lanes_that_do_not_fit_are_refused(files: tuple[str, ...], lanes: int, processes: int, message: str) -> None:
+    """Lanes must fit the processes, the step and the parts of the corpus."""
+    with pytest.raises(Refusal, match=message):
+        stream(files, 0, processes, lanes)
+
+
+def test_another_number_of_lanes_is_refused(files: tuple[str, ...]) -> None:
+    """A run goes on with the lanes that it began with."""
+    with pytest.raises(Refusal, match="began with 1"):
+        stream(files).go_on_from({"0": [0, 0, 0, 0, 0]})
+
+
+def call(tiny_folder: Path, data_folder: Path, output: Path, *more: str) -> list[str]:
+    """A streamed run of stage one: eight steps of eight pairs, saved after four."""
+    text = (data_folder / "corpus.txt").read_text().split("\n\n")
+    parts = [data_folder / "part-0.txt", data_folder / "part-1.txt"]
+    for i, part in enumerate(parts):
+        part.write_text("\n\n".join(text[i::2]))
+    flags = ["--checkpoint", str(tiny_folder), "--train_file", *map(str, parts), "--streaming", "--max_steps", "8"]
+    flags += ["--stream_documents", "10", "--stream_lanes", "2", "--max_length", "32", "--logging_steps", "1"]
+    flags += ["--per_device_train_batch_size", "8", "--save_steps", "4", "--save_strategy", "steps", "--use_cpu"]
+    return [*flags, "--learning_rate", "1e-3", "--output_dir", str(output), *more]
+
+
+def losses(output: Path) -> dict[int, float]:
+    """Step → loss of a finished run."""
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    return {entry["step"]: entry["loss"] for entry in history if "grad_norm" in entry}
+
+
+def leave_only(output: Path, step: int) -> None:
+    """What a run leaves that was killed after its checkpoint of `step`."""
+    for path in output.iterdir():
+        if path.name not in (f"checkpoint-{step}", "recipe.yaml", "lineage.json", "before.json"):
+            [file.unlink() for file in path.iterdir()] if path.is_dir() else path.unlink()
+            if path.is_dir():
+                path.rmdir()
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_streamed_run_resumes_bit_for_bit(tiny_folder: Path, data_folder: Path, tmp_path: Path, workers: str) -> None:
+    """Cut off after its checkpoint of step 4, with rows read ahead: the same losses and the same weights."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    more = ["--dataloader_num_workers", workers, "--save_total_limit", "5"]
+    for output in (whole, cut):
+        run_pretraining.main(call(tiny_folder, data_folder, output, *more))
+    leave_only(cut, 4)
+    run_pretraining.main(call(tiny_folder, data_folder, cut, *more))
+    assert losses(cut) == losses(whole)
+    weights, expected = load_file(cut / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_stream_needs_an_end(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """Without max_steps it would never stop."""
+    flags = [flag for flag in call(tiny_folder, data_folder, tmp_path / "run") if flag not in ("--max_steps",)]
+    flags.remove("8")
+    with pytest.raises(Refusal, match="max_steps"):
+        run_pretraining.main(flags)
+
+
+@pytest.fixture
+def launched(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> Path:
+    """The same stream on two processes, by torchrun."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    flags = call(tiny_folder, data_folder, tmp_path / "two", "--per_device_train_batch_size", "2")
+    flags += ["--gradient_accumulation_steps", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, "run_pretraining.py", *flags], cwd=REPOSITORY, env=environment, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return tmp_path / "two"
+
+
+@pytest.mark.slow
+def test_two_processes_stream_as_one(tiny_folder: Path, data_folder: Path, tmp_path: Path, launched: Path) -> None:
+    """2 × 2 × 2 gives the losses of 8 × 1 × 1, and the checkpoint knows where both lanes stood."""
+    run_pretraining.main(call(tiny_folder, data_folder, tmp_path / "one"))
+    assert losses(launched) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    state = json.loads((launched / "checkpoint-4" / "trainer_state.json").read_text())
+    assert sorted(state["stateful_callbacks"]["StreamCallback"]["attributes"]["positions"]) == ["0", "1"]
