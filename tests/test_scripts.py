@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, pipeline
 
 import run_ner
@@ -220,6 +221,19 @@ def test_the_three_commands_of_the_readme(tiny_folder: Path, data_folder: Path, 
     run_ner.main([*call, "--output_dir", folder["ner"], *QUICK, "--max_steps", "2"])
     report = json.loads((tmp_path / "financial" / "corpus_report.json").read_text())
     assert report["sentences"] > report["documents"]  # the splitter found the sentences of each cell
+
+
+def test_stage_one_takes_a_data_set(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """A local folder of parquet files is a `datasets` data set: the run is that of the same texts in a file."""
+    documents = (data_folder / "corpus.txt").read_text().strip().split("\n\n")
+    (tmp_path / "data_set").mkdir()
+    Dataset.from_dict({"report": documents}).to_parquet(tmp_path / "data_set" / "train.parquet")
+    call = ["--checkpoint", str(tiny_folder), "--text_column", "report", "--max_steps", "2", *QUICK]
+    data_set, file = ["--dataset", str(tmp_path / "data_set")], ["--train_file", f"{tmp_path}/data_set/train.parquet"]
+    scores = [
+        run_pretraining.main([*call, *source, "--output_dir", str(tmp_path / source[0])]) for source in (data_set, file)
+    ]
+    assert scores[0]["eval_mlm_loss"] == scores[1]["eval_mlm_loss"]
 
 
 def test_two_learning_rates_one_schedule(tiny_folder: Path) -> None:
