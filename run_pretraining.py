@@ -576,7 +576,7 @@ def corpus_report(
         "one_sentence_documents": int((sentences == 1).sum()),
         "duplicate_documents": corpora.duplicates,
         **describe_documents(corpora.train, corpora.tokenizer, settings.held_out_file or [], settings.text_column),
-        "new_words": len(corpora.new_words),
+        **({"new_words": len(corpora.new_words)} if settings.new_words else {}),
         "pairs": len(pairs),
         "random_next_share": float((labels == IS_RANDOM).sum() / max((labels != NO_LABEL).sum(), 1)),
         "no_next_share": float((labels == NO_LABEL).mean()),
