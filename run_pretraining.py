@@ -10,6 +10,7 @@ BertForPreTraining learns to name them and to tell the pairs apart. Stage two (r
 encoder and its pooler from the folder that this leaves.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -20,6 +21,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +50,8 @@ from two_stage.corpus import (
     corpus_tokenizer,
     flat_sentence_lengths,
     load_corpus,
+    open_dataset,
+    read_documents,
     tokenize_documents,
 )
 from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
@@ -65,7 +69,15 @@ from two_stage.report import Card, finish_run
 from two_stage.scores import PretrainingScores
 from two_stage.streaming import StreamedRows
 from two_stage.tables import check_files
-from two_stage.trainer import EpochSampler, ExactTrainer, ExactTrainingArguments, arguments_aside, pad_rows, time_steps
+from two_stage.trainer import (
+    EpochSampler,
+    ExactTrainer,
+    ExactTrainingArguments,
+    arguments_aside,
+    check_freezing,
+    pad_rows,
+    time_steps,
+)
 from two_stage.vocabulary import choose_new_words, count_words, extend_embeddings, extend_tokenizer
 
 SCRIPT, QUICKSTART = "run_pretraining.py", "recipes/quickstart/pretraining.yaml"
@@ -76,6 +88,7 @@ CARD = Card(
     'encoder = BertModel.from_pretrained("FOLDER")  # encoder and pooler, for stage two\n'
     'model = BertForPreTraining.from_pretrained("FOLDER")  # with the masked-word and next-sentence heads',
 )
+DATA_SET = ("dataset", "dataset_config", "dataset_revision", "dataset_split")
 SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
 NEXT_SENTENCE = ("bert.pooler.", "cls.seq_relationship.")  # the parameters that only next sentences train
 HEAD_WARMUP_STEPS, HEAD_WARMUP_RATE = 200, 1e-3  # at most a fifth of the run
@@ -94,7 +107,9 @@ class Settings:
         default=None, metadata={"help": "documents: .txt (a sentence a line, blank line between documents) or a table"}
     )
     validation_file: list[str] | None = field(default=None, metadata={"help": "held-out documents, in the same form"})
-    validation_fraction: float = field(default=0.05, metadata={"help": "of the documents, without a validation_file"})
+    validation_fraction: float = field(
+        default=0.05, metadata={"help": "share of documents to hold out, without a validation_file"}
+    )
     dataset: str | None = field(default=None, metadata={"help": "documents of a data set: Hub id or local folder"})
     dataset_config: str | None = field(default=None, metadata={"help": "which of its configurations"})
     dataset_revision: str | None = field(default=None, metadata={"help": "which of its commits"})
@@ -102,7 +117,7 @@ class Settings:
     text_column: str = field(default="text", metadata={"help": "where a table has its documents"})
     language: str = field(default="en", metadata={"help": "of a table's texts, for splitting sentences: en, de, zh …"})
     max_length: int = field(default=128, metadata={"help": "tokens a pair, with [CLS] and both [SEP]"})
-    max_train_samples: int | None = field(default=None, metadata={"help": "documents to use, for a quick try"})
+    max_train_samples: int | None = field(default=None, metadata={"help": "use the first so many documents alone"})
     max_eval_samples: int = field(default=2000, metadata={"help": "held-out pairs to score, drawn evenly from all"})
     mask_probability: float = field(default=0.15, metadata={"help": "share of a row's tokens to predict"})
     whole_word_masking: bool = field(default=False, metadata={"help": "mask a word's ## pieces together"})
@@ -113,7 +128,7 @@ class Settings:
     head_warmup_steps: int | None = field(
         default=None,
         metadata={
-            "help": "steps that train heads which the checkpoint lacks, the encoder held still (200, at most 1/5)"
+            "help": "steps that heads new to the checkpoint learn before the encoder does (200, or a fifth of all)"
         },
     )
     forgetting_file: list[str] | None = field(
@@ -123,9 +138,10 @@ class Settings:
         default=None, metadata={"help": "labelled texts to look for in the corpus: leakage flatters stage one"}
     )
     streaming: bool = field(default=False, metadata={"help": "read the corpus as it is needed, and write none of it"})
-    stream_documents: int = field(default=10_000, metadata={"help": "read together; a random B is one of them"})
+    stream_documents: int = field(default=10_000, metadata={"help": "documents of a stream in memory together"})
     stream_lanes: int | None = field(
-        default=None, metadata={"help": "parts that a stream is dealt out to; default: processes"}
+        default=None,
+        metadata={"help": "readers of a stream, a multiple of the processes (one each)"},
     )
     preprocessing_workers: int | None = field(default=None, metadata={"help": "processes that read and tokenize"})
     check_only: bool = field(default=False, metadata={"help": "read, check and report; train nothing"})
@@ -140,6 +156,14 @@ class Settings:
         check_range(self, 1, math.inf, "stream_lanes")
         if self.train_file and self.dataset:
             raise Refusal("--train_file and --dataset: give one or the other")
+        if not self.dataset and (self.dataset_config or self.dataset_revision):
+            raise Refusal("--dataset_config and --dataset_revision say which --dataset; there is none")
+        if self.stream_lanes and not self.streaming:
+            raise Refusal("--stream_lanes: only a stream has lanes; add --streaming, or leave it out")
+        if self.streaming and self.max_train_samples:
+            raise Refusal("--max_train_samples: has no effect on a stream, which ends with --max_steps; leave it out")
+        if self.no_next_sentence and self.random_next_probability != 0.5:
+            raise Refusal("--random_next_probability: has no effect with --no_next_sentence; leave it out")
 
 
 @dataclass
@@ -160,11 +184,6 @@ class PretrainingArguments(ExactTrainingArguments):
         metadata={"help": "processes that make batches ahead; default 2 beside a GPU"},
     )
 
-    def __post_init__(self) -> None:
-        """Keep the workers from epoch to epoch: the data set tells them of the next."""
-        self.dataloader_persistent_workers = self.dataloader_num_workers > 0
-        super().__post_init__()
-
 
 # --- Data: documents → sentence pairs → masked batches ----------------------------------------------------------------
 
@@ -177,9 +196,19 @@ def keyed(*key: object) -> int:
     return int.from_bytes(hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest(), "little")
 
 
-def check_settings(settings: Settings, training: PretrainingArguments) -> None:
-    """Refuse, before anything is read, labelled files that are not there and a stream that would not end."""
+def check_settings(settings: Settings, training: PretrainingArguments, checkpoint: Checkpoint) -> None:
+    """Refuse before anything is read what does not fit the checkpoint, or other flags.
+
+    Raises:
+        Refusal: naming the flag.
+    """
     check_files(settings.held_out_file or [], LABELLED_FORMATS)
+    checkpoint.check_length(settings.max_length)
+    check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
+    if training.freeze_layers and settings.new_words:
+        raise Refusal("--new_words with --freeze_layers: the new words' rows would be frozen; leave one out")
+    if settings.whole_word_masking and not any(piece.startswith("##") for piece in checkpoint.tokenizer.get_vocab()):
+        raise Refusal("--whole_word_masking: the checkpoint's vocabulary has no ## pieces to tell words by")
     if settings.streaming and training.max_steps < 1:
         raise Refusal("--streaming: a stream has no end; give --max_steps")
     if settings.streaming and not settings.validation_file:
@@ -352,7 +381,9 @@ class SentencePairs(torch.utils.data.Dataset):
         return plan
 
     def set_epoch(self, epoch: int) -> None:
-        """Plan the pairs of `epoch`."""
+        """Plan the pairs of `epoch`; held-out ones stay, though accelerate counts evaluations as epochs."""
+        if self.is_held_out:
+            return
         self.epoch.fill_(epoch)
         if self.planned_epoch != epoch:
             self.planned_epoch, self.plan = epoch, np.resize(self.plan_epoch(epoch), (self.rows, len(PLAN)))
@@ -475,45 +506,80 @@ def read_corpora(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Corp
     Raises:
         Refusal: no training documents given, or too few for pairs.
     """
-    workers, limit = settings.preprocessing_workers, settings.max_train_samples
+    workers = settings.preprocessing_workers
     if settings.train_file is None and settings.dataset is None:
         raise Refusal("no --train_file or --dataset given: the documents to train on")
-    if settings.streaming:
-        limit = min(limit or settings.stream_documents, settings.stream_documents)
     source = corpus_source(settings, settings.train_file)
+
+    def training_documents(tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, dict[str, int]]:
+        if settings.streaming:
+            return first_documents(source, tokenizer, settings.stream_documents), {"duplicate_documents": 0}
+        return load_corpus(source, tokenizer, workers, settings.max_train_samples)
+
     new_words: dict[int, list[int]] = {}
-    train, facts = load_corpus(source, tokenizer, workers, limit)
+    train, facts = training_documents(tokenizer)
     if settings.new_words:
         words = choose_new_words(count_words(train, tokenizer), tokenizer, settings.new_words)
         tokenizer, new_words = extend_tokenizer(tokenizer, words)
-        say(f"{len(words)} new words: {', '.join(words[:8])} …")
-        train, facts = load_corpus(source, tokenizer, workers, limit)
+        few = "" if len(words) == settings.new_words else f" of {settings.new_words}; others are rare"
+        say(f"{len(words)} new words{few}: {', '.join(words[:8])} …")
+        train, facts = training_documents(tokenizer)
     held_out, general = (
         load_corpus(corpus_source(settings, files), tokenizer, workers)[0] if files else None
         for files in (settings.validation_file, settings.forgetting_file)
     )
-    if held_out is not None:  # a document of both would be scored on what was learnt by heart
-        train = train.select(np.flatnonzero(~np.isin(text_hashes(train), text_hashes(held_out))))
-    elif settings.validation_fraction and not settings.streaming:
+    known = [text_hashes(documents) for documents in (held_out, general) if documents is not None]
+    if known and not settings.streaming:  # a document of both would be scored on what was learnt by heart
+        kept = np.flatnonzero(~np.isin(text_hashes(train), np.concatenate(known)))
+        if len(kept) < len(train):
+            say(f"{len(train) - len(kept)} training documents are held out or general ones too: left out of training")
+        train = train.select(kept)
+    if held_out is None and settings.validation_fraction and not settings.streaming:
         order = np.argsort(text_hashes(train), kind="stable")
-        count = max(2, round(len(train) * settings.validation_fraction))
+        count = max(1 if settings.no_next_sentence else 2, round(len(train) * settings.validation_fraction))
         train, held_out = train.select(np.sort(order[count:])), train.select(np.sort(order[:count]))
-    for flag, documents in (("train_file", train), ("validation_file", held_out), ("forgetting_file", general)):
-        if documents is not None and len(documents) < (1 if settings.no_next_sentence else 2):
-            raise Refusal(
-                f"{len(documents)} document(s) of --{flag} left: a random next sentence comes from another document, "
-                "so there must be two (in a .txt a blank line ends a document)"
-            )
+    check_counts(settings, train, held_out, general)
     return Corpora(train, held_out, general, tokenizer, new_words, facts["duplicate_documents"])
+
+
+def check_counts(settings: Settings, train: Dataset, held_out: Dataset | None, general: Dataset | None) -> None:
+    """Refuse too few documents: a random next sentence comes from another one, so there must be two."""
+    least = 1 if settings.no_next_sentence else 2
+    why = "" if settings.no_next_sentence else "; a random next sentence comes from another document: there must be two"
+    splits = {"to train on": train, "of --validation_file": held_out, "of --forgetting_file": general}
+    for split, documents in splits.items():
+        if documents is not None and len(documents) < least:
+            aside = held_out is not None and not settings.validation_file and split == "to train on"
+            behind = f", with {len(held_out or ())} held out (--validation_fraction 0 holds none out)" if aside else ""
+            raise Refusal(f"{len(documents)} document(s) {split}{behind}{why} (in a .txt a blank line ends a document)")
 
 
 def corpus_source(settings: Settings, files: list[str] | None) -> CorpusSource:
     """Where the documents of `files` come from; without files, of the data set."""
-    columns = {"text_column": settings.text_column, "language": settings.language}
-    if files:
-        return CorpusSource(tuple(files), **columns)
-    revision, split = settings.dataset_revision, settings.dataset_split
-    return CorpusSource((), settings.dataset, settings.dataset_config, revision, split, **columns)
+    data_set = {} if files else {name: getattr(settings, name) for name in DATA_SET}
+    return CorpusSource(
+        tuple(files or ()),
+        streamed=settings.streaming,
+        text_column=settings.text_column,
+        language=settings.language,
+        **data_set,
+    )
+
+
+def dataset_key(settings: Settings) -> dict[str, str]:
+    """The data set's name, and a text that changes with its content; of a stream, with what was asked for alone."""
+    source = corpus_source(settings, None)
+    asked = f"{source.dataset_config} {source.dataset_revision} {source.dataset_split}"
+    return {str(source.dataset): asked if settings.streaming else f"{asked} {open_dataset(source)._fingerprint}"}
+
+
+def first_documents(source: CorpusSource, tokenizer: PreTrainedTokenizerBase, count: int) -> Dataset:
+    """The first documents of a stream, in memory: what its report is made of, and its new words."""
+    texts = list(islice(read_documents(source), count))
+    rows = [row for row in tokenize_documents(texts, corpus_tokenizer(tokenizer)) if row[0]]
+    if not rows:
+        raise Refusal(f"{source.name}: no document among the first {count:,}")
+    return Dataset.from_dict(dict(zip(TOKENS, map(list, zip(*rows, strict=True)), strict=True)), features=TOKENS)
 
 
 def text_hashes(documents: Dataset) -> np.ndarray:
@@ -542,7 +608,7 @@ def block_pairs(
     """The pairs of some documents, given as sentences."""
     rows = [row for row in tokenize_documents(documents, corpus_tokenizer(tokenizer)) if row[0]]
     if len(rows) < 2:
-        raise Refusal(f"{len(rows)} document(s) with tokens among {len(documents)} of the stream; there must be two")
+        raise Refusal(f"{len(rows)} of {len(documents)} documents of the stream have any tokens; there must be two")
     columns = dict(zip(TOKENS, map(list, zip(*rows, strict=True)), strict=True))
     return SentencePairs(Dataset.from_dict(columns, features=TOKENS), tokenizer, settings, key)
 
@@ -551,6 +617,19 @@ def planned_steps(pairs: SentencePairs, training: PretrainingArguments) -> int:
     """Optimizer steps of the whole run."""
     steps_an_epoch = -(-len(pairs) // training.rows_a_step)
     return training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
+
+
+def write_report(run: Run, report: dict[str, Any]) -> None:
+    """Leave the report in the run's folder before training begins; the process that made it has it."""
+    if report.get("documents"):
+        write_whole(run.folder / "corpus_report.json", json.dumps(report, indent=2) + "\n")
+
+
+def warmup_steps(settings: Settings, pairs: SentencePairs, training: PretrainingArguments) -> int:
+    """Steps for new heads to learn before the encoder does."""
+    if settings.head_warmup_steps is not None:
+        return settings.head_warmup_steps
+    return min(HEAD_WARMUP_STEPS, planned_steps(pairs, training) // 5)
 
 
 # --- Report -----------------------------------------------------------------------------------------------------------
@@ -564,19 +643,22 @@ def corpus_report(
     Returns:
         Numbers by name, as `two_stage.corpus_report.TABLE` explains them; shares lie between 0 and 1.
     """
-    sentences = np.diff(pairs.bounds.sentences)
+    _, starts = flat_sentence_lengths(corpora.train)
+    sentences = np.diff(starts)
     labels, cut = pairs.plan[:, 6], int(pairs.plan[:, 7].sum())
     batch_rows = training.train_batch_size
     batches = pairs.lengths[list(EpochSampler(pairs, training.rows_a_step, training.seed))].reshape(-1, batch_rows)
     steps = planned_steps(pairs, training)
     return {
         "documents": len(pairs.bounds),
+        **({"streamed_sample": len(pairs.bounds)} if settings.streaming else {}),
         "sentences": int(sentences.sum()),
         "tokens": int(pairs.bounds.tokens[-1]),
         "one_sentence_documents": int((sentences == 1).sum()),
         "duplicate_documents": corpora.duplicates,
         **describe_documents(corpora.train, corpora.tokenizer, settings.held_out_file or [], settings.text_column),
         **({"new_words": len(corpora.new_words)} if settings.new_words else {}),
+        "no_next_sentence": settings.no_next_sentence,
         "pairs": len(pairs),
         "random_next_share": float((labels == IS_RANDOM).sum() / max((labels != NO_LABEL).sum(), 1)),
         "no_next_share": float((labels == NO_LABEL).mean()),
@@ -664,7 +746,7 @@ def load_pretraining_model(
     """The checkpoint's model with its new words, and the names of the parameters that start from nothing.
 
     Where no pair has a next sentence, the pooler and its head are frozen: they have nothing to learn from, and weight
-    decay would wear them down.
+    decay would wear them down. Those that the checkpoint lacked are not saved, so that nobody takes them for trained.
     """
     model = load_model(SparseBertForPreTraining, checkpoint, new=("cls.", "bert.pooler."))
     new = set(new_tensors(model, checkpoint))
@@ -673,6 +755,7 @@ def load_pretraining_model(
         say("No pair has a next sentence: masked words alone, and the pooler stays as it is")
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(NEXT_SENTENCE))
+        model.untrained = {name for name in new if name.startswith(NEXT_SENTENCE)}
         new = {name for name in new if not name.startswith(NEXT_SENTENCE)}
     return model, new
 
@@ -692,11 +775,12 @@ def warm_up_heads(
         training: the run's arguments; its batches, precision and seed hold here too.
         parts: what the trainer is given besides: data set, collator, tokenizer.
     """
-    if not steps:
+    if not names or not steps:
         return
     arguments = arguments_aside(training, steps)
+    arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs = SchedulerType.LINEAR, {}
     arguments.learning_rate, arguments.head_learning_rate = HEAD_WARMUP_RATE, None
-    arguments.lr_scheduler_type, arguments.warmup_steps = SchedulerType.LINEAR, 0.1
+    arguments.warmup_steps = steps // 10
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     say(f"{len(names)} new tensors learn first, for {steps} steps, while the encoder is held still")
     for name, parameter in model.named_parameters():
@@ -743,6 +827,16 @@ class ScoreBefore(TrainerCallback):
                 write_whole(self.kept, json.dumps(self.scores, indent=2) + "\n")
 
 
+def train_and_score(trainer: PretrainingTrainer, run: Run, general: SentencePairs | None) -> dict[str, float]:
+    """Train, and score held-out and general pairs before and after."""
+    before = ScoreBefore(trainer, run, general)
+    trainer.add_callback(before)
+    scores = trainer.train_and_evaluate(run.checkpoint) | before.scores
+    if general is not None:
+        scores |= headline_scores(trainer.evaluate(general, metric_key_prefix="general"))
+    return scores
+
+
 # --- Main -------------------------------------------------------------------------------------------------------------
 
 
@@ -750,11 +844,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run stage one; returns the scores that stand in all_results.json, or with --check_only the corpus report."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, PretrainingArguments, QUICKSTART, __doc__)
-    check_settings(settings, training)
     checkpoint = open_checkpoint(settings.checkpoint)
-    checkpoint.check_length(settings.max_length)
+    check_settings(settings, training, checkpoint)
     data = {flag: getattr(settings, flag) for flag in ("train_file", "validation_file", "forgetting_file")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
+    if settings.dataset:
+        lineage["data"]["dataset"] = dataset_key(settings)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only)
     if run.scores is not None:
         return left_as_it_is(run)
@@ -777,28 +872,23 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     }
 
     set_seed(training.seed)
-    model, new = load_pretraining_model(checkpoint, corpora.new_words, pairs.has_next_sentences)
-    if settings.check_only:
-        timed = time_steps(PretrainingTrainer, model, training, **parts)
+    learns_next = not settings.no_next_sentence if settings.streaming else pairs.has_next_sentences
+    model, new = load_pretraining_model(checkpoint, corpora.new_words, learns_next)
+    if run.checkpoint is None:  # what a step costs is measured on a copy
+        timed = time_steps(PretrainingTrainer, copy.deepcopy(model), training, **parts)
         report |= timed | {"hours": timed["seconds_a_step"] * planned_steps(pairs, training) / 3600}
-        say(report_lines(report))
-        return report
+        set_seed(training.seed)
     say(report_lines(report))
+    if settings.check_only:
+        return report
     begin_run(run, recipe, lineage)
-    if new and run.checkpoint is None:
-        default = min(HEAD_WARMUP_STEPS, planned_steps(pairs, training) // 5)
-        steps = default if settings.head_warmup_steps is None else settings.head_warmup_steps
-        warm_up_heads(model, new, steps, training, **parts)
+    if run.checkpoint is None:
+        write_report(run, report)
+        warm_up_heads(model, new, warmup_steps(settings, pairs, training), training, **parts)
     trainer = PretrainingTrainer(
         model=model, args=training, eval_dataset=held_out, compute_metrics=pretraining_scores, **parts
     )
-    before = ScoreBefore(trainer, run, general)
-    trainer.add_callback(before)
-    scores = trainer.train_and_evaluate(run.checkpoint) | before.scores
-    if general is not None:
-        scores |= headline_scores(trainer.evaluate(general, metric_key_prefix="general"))
-    if trainer.is_world_process_zero():
-        write_whole(run.folder / "corpus_report.json", json.dumps(report, indent=2) + "\n")
+    scores = train_and_score(trainer, run, general)
     scores["total_runtime"] = time.time() - started
     finish_run(trainer, run, lineage, scores, CARD)
     return scores

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForMaskedLM, BertModel, pipeline
 
 import run_ner
 import run_pretraining
@@ -327,3 +327,42 @@ def test_every_epoch_has_its_own_order(tiny_folder: Path, data_folder: Path, tmp
     assert len(first) == len(second) == 48
     assert first != second
     assert sorted(first) == sorted(second)
+
+
+def test_data_workers_change_no_score(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """Scored before, after each epoch and at the end, on two data sets, by 0 workers or by 2 that last."""
+    scores = {}
+    for workers in ("0", "2"):
+        call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
+        call += ["--forgetting_file", str(data_folder / "general.txt"), "--num_train_epochs", "2", "--max_length", "32"]
+        call += ["--validation_fraction", "0.3", "--dataloader_num_workers", workers, "--save_strategy", "no"]
+        call += ["--dataloader_persistent_workers", str(workers == "2"), "--output_dir", str(tmp_path / workers)]
+        (data_folder / "general.txt").write_text("\n\n".join(f"ship {i} fell .\ncash . rose\nmine" for i in range(9)))
+        found = run_pretraining.main(call)
+        scores[workers] = {name: value for name, value in found.items() if name.endswith(("_loss", "_accuracy"))}
+    assert scores["0"] == scores["2"]
+    assert scores["0"]["general_mlm_loss"] != scores["0"]["eval_mlm_loss"]
+
+
+def test_an_untrained_pooler_is_not_handed_on(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """Masked words alone, from a checkpoint without a pooler, make a checkpoint without one: stage two says so."""
+    BertForMaskedLM.from_pretrained(tiny_folder).save_pretrained(tmp_path / "mlm")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path / "mlm")
+    call = ["--checkpoint", str(tmp_path / "mlm"), "--train_file", str(data_folder / "corpus.txt"), *QUICK]
+    run_pretraining.main([*call, "--no_next_sentence", "--max_steps", "2", "--output_dir", str(tmp_path / "one")])
+    call = ["--checkpoint", str(tmp_path / "one"), "--train_file", str(data_folder / "texts.csv"), *QUICK]
+    with pytest.raises(Refusal, match="pooler"):
+        run_sentiment.main([*call, "--labels", *SHADES, "--output_dir", str(tmp_path / "two")])
+
+
+def test_another_data_set_of_the_same_name_is_another_run(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """What was trained on is in the lineage, and a changed data set is not taken for it."""
+    documents = (data_folder / "corpus.txt").read_text().strip().split("\n\n")
+    (tmp_path / "data_set").mkdir()
+    call = ["--checkpoint", str(tiny_folder), "--dataset", str(tmp_path / "data_set"), "--max_steps", "2", *QUICK]
+    call += ["--output_dir", str(tmp_path / "run")]
+    Dataset.from_dict({"text": documents}).to_parquet(tmp_path / "data_set" / "train.parquet")
+    run_pretraining.main(call)
+    Dataset.from_dict({"text": documents[::-1]}).to_parquet(tmp_path / "data_set" / "train.parquet")
+    with pytest.raises(Refusal, match="data_set changed"):
+        run_pretraining.main(call)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
 import run_pretraining
@@ -178,3 +179,41 @@ def test_two_processes_stream_as_one(tiny_folder: Path, data_folder: Path, tmp_p
     assert losses(launched) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     state = json.loads((launched / "checkpoint-4" / "trainer_state.json").read_text())
     assert sorted(state["stateful_callbacks"]["StreamCallback"]["attributes"]["positions"]) == ["0", "1"]
+
+
+def test_a_lane_without_documents_is_refused(files: tuple[str, ...], tmp_path: Path) -> None:
+    """It would look for one for ever."""
+    (tmp_path / "blank.txt").write_text("\n \n\n")
+    rows = StreamedRows(CorpusSource((files[0], str(tmp_path / "blank.txt"))), BlockRows, "key", 6, 2, 1, 2, 4)
+    with pytest.raises(Refusal, match="lane 1 of 2 has no document"):
+        next(iter(rows))
+
+
+def test_a_block_goes_on_behind_held_out_documents(files: tuple[str, ...]) -> None:
+    """Held-out documents at the front of a file do not stop the stream: blocks are filled with the others."""
+    texts = [[f"file 0 document {i} a", f"file 0 document {i} b b"] for i in range(9)]
+    rows = stream(files[:1], lanes=1, held_out=frozenset(map(text_hash, texts[:7])))
+    seen = {row["row"][1] for row in islice(iter(rows), 24)}
+    assert seen == {sentence for text in texts[7:] for sentence in text}
+
+
+def test_another_key_gives_another_order(tmp_path: Path) -> None:
+    """The order of shards and rows knows the seed."""
+    (tmp_path / "a.txt").write_text("\n\n".join(f"document {i}\nof two" for i in range(40)))
+    source = CorpusSource((str(tmp_path / "a.txt"),))
+    orders = [
+        [row["row"][1] for row in islice(iter(StreamedRows(source, BlockRows, key, 8, 1, 0, 1, 40)), 40)]
+        for key in ("1", "2")
+    ]
+    assert orders[0] != orders[1]
+
+
+def test_a_data_set_is_streamed(tmp_path: Path) -> None:
+    """Its rows come as they are read; each of its files is a part."""
+    for file in range(2):
+        Dataset.from_dict({"text": [f"One of {file}.\nTwo of {i}." for i in range(6)]}).to_parquet(
+            tmp_path / f"train-{file}.parquet"
+        )
+    rows = StreamedRows(CorpusSource(dataset=str(tmp_path), streamed=True), BlockRows, "key", 4, 2, 0, 1, 6)
+    seen = {row["row"][1] for row in islice(iter(rows), 24)}
+    assert seen == {f"One of {file}." for file in range(2)} | {f"Two of {i}." for i in range(6)}

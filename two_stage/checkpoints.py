@@ -1,6 +1,7 @@
 """One run a folder: a run is begun, gone on with, or found finished; none is written over."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def open_run(output_dir: str, recipe: dict[str, Any], lineage: dict[str, Any], c
         return Run(folder)
     if folder.exists() and not folder.is_dir():
         raise Refusal(f"{folder}: is a file; give --output_dir a folder")
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not os.access(there, os.W_OK):
+        raise Refusal(f"{folder}: no right to write in {there}; give another --output_dir")
     if under := [str(parent) for parent in folder.parents if parent.is_file()]:
         raise Refusal(f"{folder}: {under[0]} is a file; give --output_dir another folder")
     if not folder.exists() or not any(folder.iterdir()):
@@ -128,7 +132,10 @@ def begin_run(run: Run, recipe: dict[str, Any], lineage: dict[str, Any]) -> None
     processes = PartialState()
     processes.wait_for_everyone()
     if processes.is_main_process:
-        run.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refusal(f"{run.folder}: cannot be made ({error.strerror}); give another --output_dir") from error
         write_whole(run.folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
         write_whole(run.folder / RECIPE, recipe_text(recipe, lineage["script"], run.folder))
 

@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, List, Value, load_dataset, load_from_disk
+from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
@@ -63,6 +63,7 @@ class CorpusSource:
     dataset_config: str | None = None
     dataset_revision: str | None = None
     dataset_split: str = "train"
+    streamed: bool = False  # read a data set as it comes, without keeping it
     text_column: str = "text"  # of a table or a data set, one document a row
     language: str = "en"  # ISO 639 code, by whose rules the texts of a table or a data set are split into sentences
 
@@ -79,7 +80,7 @@ class Shard:
     path: str  # of a data set, its name
     start: int = 0  # bytes; of a data set, rows
     stop: int | None = None  # None: the whole file
-    rows: Dataset | None = None
+    rows: Dataset | IterableDataset | None = None
 
 
 # --- Shards -----------------------------------------------------------------------------------------------------------
@@ -97,6 +98,9 @@ def cut_shards(source: CorpusSource, shard_bytes: int = SHARD_BYTES) -> list[Sha
     """
     if source.dataset:
         rows = open_dataset(source)
+        if isinstance(rows, IterableDataset):
+            parts = rows.num_shards
+            return [Shard(source.name, rows=rows.shard(num_shards=parts, index=i)) for i in range(parts)]
         if not len(rows):
             raise Refusal(f"{source.name}: no document in it")
         step = max(1, shard_bytes * len(rows) // max(1, rows.data.nbytes))
@@ -128,8 +132,8 @@ def _document_boundary(file: IO[bytes], offset: int, file_format: str) -> int:
     return file.tell()
 
 
-def open_dataset(source: CorpusSource) -> Dataset:
-    """The rows of a `datasets` data set, memory-mapped, its text column alone.
+def open_dataset(source: CorpusSource) -> Dataset | IterableDataset:
+    """The rows of a `datasets` data set, memory-mapped or streamed, its text column alone.
 
     Raises:
         Refusal: no such data set, configuration, split or column, or no network to fetch it by.
@@ -139,13 +143,19 @@ def open_dataset(source: CorpusSource) -> Dataset:
         if Path(name, "state.json").is_file() or Path(name, "dataset_dict.json").is_file():
             saved = load_from_disk(name)
             rows = saved if isinstance(saved, Dataset) else saved[source.dataset_split]
+            rows = rows.to_iterable_dataset(num_shards=min(64, len(rows))) if source.streamed else rows
         else:
             rows = load_dataset(
-                name, source.dataset_config, revision=source.dataset_revision, split=source.dataset_split
+                name,
+                source.dataset_config,
+                revision=source.dataset_revision,
+                split=source.dataset_split,
+                streaming=source.streamed,
             )
+            rows = rows if rows.column_names else rows._resolve_features()  # a stream may not know its columns yet
     except Exception as error:  # of a dozen kinds, and all are about what was asked for
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
-        what = f"no split {cause}" if isinstance(cause, KeyError) else " ".join(str(cause).split())
+        what = f"no split {cause}" if isinstance(cause, KeyError) else " ".join(str(cause).split())[:200]
         raise Refusal(f"data set {name}: {what or type(cause).__name__}") from error
     if source.text_column not in rows.column_names:
         found = ", ".join(rows.column_names)
@@ -231,8 +241,10 @@ def _open_shard(shard: Shard) -> IO[str]:
 def _dataset_rows(shard: Shard, text_column: str) -> Iterator[PlacedRow]:
     """The rows of a shard of a data set, but for those without text: nobody can take rows out of another's data."""
     assert shard.rows is not None
-    # a mapping of its own, given back at the end: pages once read count as memory for as long as they are mapped
-    rows = pickle.loads(pickle.dumps(shard.rows.select(range(shard.start, shard.stop or 0))))
+    if isinstance(shard.rows, IterableDataset):
+        rows = shard.rows
+    else:  # a mapping of its own, given back at the end: pages once read count as memory for as long as they are mapped
+        rows = pickle.loads(pickle.dumps(shard.rows.select(range(shard.start, shard.stop or 0))))
     values = chain.from_iterable(batch[text_column] for batch in rows.iter(batch_size=256))
     for number, value in enumerate(values, start=shard.start + 1):
         if value is not None and not (isinstance(value, str) and not value.strip()):

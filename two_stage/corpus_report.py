@@ -214,13 +214,18 @@ def held_out_texts(files: list[str], text_column: str) -> list[str]:
         Refusal: a file that is missing or cannot be read, a row with neither, or a text that is empty or broken.
     """
     check_files(files, LABELLED_FORMATS)
-    return [_row_text(row, text_column) for file in files for row in read_rows(file)]
+    texts = [_row_text(row, text_column) for file in files for row in read_rows(file)]
+    if files and not texts:
+        raise Refusal(f"{', '.join(files)}: no row in it, so nothing to look for in the corpus")
+    return texts
 
 
 def _row_text(row: PlacedRow, text_column: str) -> str:
     """The text of a labelled row, or its words joined; a Refusal where there is neither."""
     place, values = row
     words = values.get("tokens")
+    if text_column not in values and "text" in values:  # the corpus may call its column otherwise
+        return text_value(row, "text", "text_column")
     if text_column in values or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return text_value(row, text_column, "text_column")
     text = " ".join(words)
@@ -352,7 +357,8 @@ def _language_warnings(report: dict[str, Any]) -> Iterator[str]:
 
 def _content_warnings(report: dict[str, Any]) -> Iterator[str]:
     """Of a corpus that holds little, or little else than copies."""
-    if (tokens := _measured(report, "tokens", otherwise=math.inf)) < FEW_TOKENS:
+    tokens = _measured(report, "tokens", otherwise=math.inf)
+    if tokens < FEW_TOKENS and "streamed_sample" not in report:
         yield (
             f"{tokens:,} tokens are few: domains are learned from billions, and this is at best a task's own text. "
             "Collect more, or go over it many times (100 epochs, Gururangan et al. 2020)."
@@ -397,6 +403,7 @@ def percent(share: float) -> str:
 # group → key → what it is called
 TABLE = {
     "corpus": {
+        "streamed_sample": "first of the stream",
         "documents": "documents",
         "sentences": "sentences",
         "tokens": "tokens",

@@ -34,9 +34,13 @@ class SavedAsStock:
     """A mixin for a model of ours with a stock model's tensors: its saved folder names the stock class."""
 
     stock_class: str
+    untrained: frozenset[str] | set[str] = frozenset()  # parameters that started from nothing and were not trained
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save as transformers does, then name the class that loads the folder with nothing of ours."""
+        """Save as transformers does, without what was never trained, and name the class that loads the folder."""
+        if self.untrained:
+            state = kwargs.get("state_dict") or self.state_dict()  # type: ignore[attr-defined]
+            kwargs["state_dict"] = {name: tensor for name, tensor in state.items() if name not in self.untrained}
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
         self.config.architectures = [self.stock_class]  # type: ignore[attr-defined]
         if kwargs.get("is_main_process", True):

@@ -32,7 +32,7 @@ COMMON_TRAINING_FLAGS = frozenset(
     "output_dir num_train_epochs max_steps learning_rate head_learning_rate layer_decay freeze_layers weight_decay "
     "warmup_steps lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size "
     "eval_strategy save_strategy save_steps logging_steps seed use_cpu precision dataloader_num_workers "
-    "gradient_checkpointing torch_compile report_to push_to_hub".split()
+    "activation_checkpointing torch_compile report_to push_to_hub".split()
 )
 
 

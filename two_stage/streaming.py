@@ -100,17 +100,17 @@ class StreamedRows(IterableDataset):
 
     def lane_rows(self, lane: int, start: Position) -> Iterator[dict[str, Any]]:
         """The rows of one lane from `start` on, block after block, those of like length in one step."""
-        documents = self.lane_documents(lane, start)
+        documents = (placed for placed in self.lane_documents(lane, start) if text_hash(placed[1]) not in self.held_out)
         for block in count(start.block):
             placed = list(islice(documents, self.block_documents))
             first = placed[0][0]
             # a document that stands twice in a block, or the next turn's copy, would stand as "another document"
             texts = {text_hash(text): text for _, text in placed}
-            kept = [text for hash, text in texts.items() if hash not in self.held_out]
-            if len(kept) < 2:
-                raise Refusal(f"{self.source.name}: fewer than two documents in a block; raise --stream_documents")
-            rows = self.block_rows(kept, f"{self.key}/{lane}/{block}")
-            order = grouped_order(rows.lengths, self.lane_share, np.random.default_rng([lane, block]))
+            if len(texts) < 2:
+                raise Refusal(f"--stream_lanes {self.lanes}: a lane has fewer than two documents; use fewer lanes")
+            key = f"{self.key}/{lane}/{block}"
+            rows = self.block_rows(list(texts.values()), key)
+            order = grouped_order(rows.lengths, self.lane_share, np.random.default_rng(list(key.encode())))
             done = start.row if block == start.block else 0
             for number in range(done, len(order)):
                 position = (lane, block, *first, number + 1)
@@ -120,9 +120,13 @@ class StreamedRows(IterableDataset):
         """The documents of one lane from `start` on, turn after turn, each with (turn, shard, document)."""
         shards = self.shards[lane :: self.lanes]
         for turn in count(start.turn):
-            order = np.random.default_rng([lane, turn]).permutation(len(shards))
+            order = np.random.default_rng(list(f"{self.key}/{lane}/{turn}".encode())).permutation(len(shards))
+            found = turn == start.turn  # where a turn is gone on with, all may have been read before
             for place in range(start.shard if turn == start.turn else 0, len(shards)):
                 begun = (turn, place) == (start.turn, start.shard)
                 for number, document in enumerate(shard_documents(shards[order[place]], self.source)):
                     if not begun or number >= start.document:
+                        found = True
                         yield (turn, place, number), document
+            if not found:
+                raise Refusal(f"{self.source.name}: lane {lane} of {self.lanes} has no document; use fewer lanes")

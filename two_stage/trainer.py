@@ -79,6 +79,8 @@ class ExactTrainingArguments(TrainingArguments):
                 a field of TrainingArguments that would do nothing here.
         """
         check_range(self, 0, 1, "layer_decay")
+        check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
+        check_range(self, 1, math.inf, "gradient_accumulation_steps")
         check_range(self, 0, math.inf, "freeze_layers")
         for name, stock in NO_EFFECT.items():
             if getattr(self, name) != stock:
@@ -243,6 +245,7 @@ class ExactTrainer(Trainer):
         super().__init__(args=args, eval_dataset=eval_dataset, **kwargs)
         self.add_callback(ExactCallback(self))
         self.is_streaming = isinstance(self.train_dataset, IterableDataset)
+        self.evaluation_seconds = 0.0
         self.stream_positions: dict[str, list[int]] = {}  # lane → where it stands, of this process's lanes
         if self.is_streaming:
             args.ignore_data_skip = True  # the stream goes on from its own place, and nothing is read twice
@@ -266,7 +269,7 @@ class ExactTrainer(Trainer):
                 self.train_dataset.go_on_from(self.stream_positions)
             scores = self.train(resume_from_checkpoint=checkpoint).metrics
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
-            scores["train_tokens_per_second"] = tokens / scores["train_runtime"]
+            scores["train_tokens_per_second"] = tokens / max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
         if self.eval_dataset is not None:
             last = self.state.log_history[-2] if len(self.state.log_history) > 1 else {}
             is_current = "eval_loss" in last and last["step"] == self.state.global_step
@@ -350,6 +353,21 @@ class ExactTrainer(Trainer):
             generator=torch.Generator(),  # its draw would else move dropout's
         )
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """A loader of its own for every data set: with lasting workers Trainer would keep the first one for all."""
+        lasting, self.args.dataloader_persistent_workers = self.args.dataloader_persistent_workers, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_persistent_workers = lasting
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score, and keep apart the time that training waits for it."""
+        began = time.perf_counter()
+        scores = super().evaluate(*args, **kwargs)
+        self.evaluation_seconds += time.perf_counter() - began if self.is_in_train else 0.0
+        return scores
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         """One order of rows for every way to cut a step into batches."""
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -429,10 +447,15 @@ def freeze_layers(model: nn.Module, count: int) -> None:
         Refusal: the encoder has fewer layers.
     """
     layers = model.bert.encoder.layer
-    if count > len(layers):
-        raise Refusal(f"--freeze_layers {count}: the encoder has {len(layers)} layers")
+    check_freezing(count, len(layers))
     for part in [model.bert.embeddings, *layers[:count]] if count else []:
         part.requires_grad_(False)
+
+
+def check_freezing(count: int, layers: int) -> None:
+    """Refuse to freeze more layers than there are."""
+    if count > layers:
+        raise Refusal(f"--freeze_layers {count}: the encoder has {layers} layers")
 
 
 def parameter_groups(model: nn.Module, decayed: set[str], args: ExactTrainingArguments) -> list[dict[str, Any]]:
