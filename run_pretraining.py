@@ -171,7 +171,7 @@ class PretrainingArguments(ExactTrainingArguments):
     """Stage one's defaults: BERT's own optimizer (Devlin et al. 2019, appendix A.2) at a rate for going on."""
 
     output_dir: str = field(default="outputs/pretraining", metadata={"help": "one run a folder"})
-    learning_rate: float = field(default=5e-5, metadata={"help": "1e-4 from scratch, 2e-5 to 5e-5 to go on"})
+    learning_rate: float = field(default=3e-5, metadata={"help": "1e-4 from scratch, 2e-5 to 5e-5 to go on"})
     adam_epsilon: float = field(default=1e-6, metadata={"help": "BERT's own"})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "pairs a process and forward pass"})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "pairs a process"})

@@ -510,3 +510,13 @@ def test_a_worker_that_outlives_an_epoch_sees_the_next(documents: Dataset, tiny_
     assert first == row_keys([pairs[i] for i in range(len(pairs))])
     pairs.set_epoch(2)
     assert [row for batch in loader for row in batch] == row_keys([pairs[i] for i in range(len(pairs))]) != first
+
+
+def test_held_out_pairs_stay_whatever_epoch_is_counted(documents: Dataset, tiny_folder: Path) -> None:
+    """Accelerate tells a loader's data set of an epoch at every evaluation; held-out pairs have none."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    pairs = stage_one.SentencePairs(documents, tokenizer, stage_one.Settings(max_length=32), None)
+    plan, keys = pairs.plan.copy(), [pairs[i]["mask_key"] for i in range(len(pairs))]
+    pairs.set_epoch(3)
+    assert np.array_equal(pairs.plan, plan)
+    assert [pairs[i]["mask_key"] for i in range(len(pairs))] == keys
