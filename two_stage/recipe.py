@@ -53,10 +53,10 @@ class FlagFormatter(HelpFormatter):
         return next(option for option in action.option_strings if option.startswith("--"))
 
     def _get_help_string(self, action: Action) -> str:
-        shown = (action.help or "").replace("%", "%%")
+        shown = (action.help or "").replace("%%", "%").replace("%", "%%")  # some of the stock texts are escaped already
         if action.choices is not None and len(list(action.choices)) < 6:
             shown += f" [{', '.join(map(str, action.choices))}]"
-        return shown if action.default in (None, SUPPRESS) else f"{shown} ({action.default})".replace("%%%%", "%%")
+        return shown if action.default in (None, SUPPRESS) else f"{shown} ({action.default})"
 
 
 class FlagParser(HfArgumentParser):
