@@ -21,8 +21,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,17 +42,7 @@ from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 from transformers.trainer_utils import SchedulerType
 
 from two_stage.checkpoints import Run, begin_run, left_as_it_is, open_run, write_whole
-from two_stage.corpus import (
-    FORMATS,
-    TOKENS,
-    CorpusSource,
-    corpus_tokenizer,
-    flat_sentence_lengths,
-    load_corpus,
-    open_dataset,
-    read_documents,
-    tokenize_documents,
-)
+from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
 from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
 from two_stage.handoff import (
     Checkpoint,
@@ -67,6 +56,7 @@ from two_stage.handoff import (
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import PretrainingScores
+from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
 from two_stage.streaming import StreamedRows
 from two_stage.tables import check_files
 from two_stage.trainer import (
@@ -78,7 +68,7 @@ from two_stage.trainer import (
     pad_rows,
     time_steps,
 )
-from two_stage.vocabulary import choose_new_words, count_words, extend_embeddings, extend_tokenizer
+from two_stage.vocabulary import extend_embeddings
 
 SCRIPT, QUICKSTART = "run_pretraining.py", "recipes/quickstart/pretraining.yaml"
 CARD = Card(
@@ -88,7 +78,6 @@ CARD = Card(
     'encoder = BertModel.from_pretrained("FOLDER")  # encoder and pooler, for stage two\n'
     'model = BertForPreTraining.from_pretrained("FOLDER")  # with the masked-word and next-sentence heads',
 )
-DATA_SET = ("dataset", "dataset_config", "dataset_revision", "dataset_split")
 SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
 NEXT_SENTENCE = ("bert.pooler.", "cls.seq_relationship.")  # the parameters that only next sentences train
 HEAD_WARMUP_STEPS, HEAD_WARMUP_RATE = 200, 1e-3  # at most a fifth of the run
@@ -486,107 +475,6 @@ class RowKeyedMasking(DataCollatorForLanguageModeling):
         return np.concatenate(chosen or sorted(words, key=len)[:1] or [candidates])
 
 
-class Corpora(NamedTuple):
-    """The documents of a run, and the tokenizer that they were read with."""
-
-    train: Dataset  # of a stream, its first documents
-    held_out: Dataset | None
-    general: Dataset | None  # of --forgetting_file
-    tokenizer: PreTrainedTokenizerBase
-    new_words: dict[int, list[int]]  # id → the pieces that the word was before it had an entry of its own
-    duplicates: int  # copies of documents that were dropped from the training files
-
-
-def read_corpora(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Corpora:
-    """Training, held-out and general documents; whole documents are held out, never pairs of one that is trained on.
-
-    Without a validation file those are held out whose text has the lowest hash, so that every run on these files is
-    scored on the same documents, whatever its seed and their order.
-
-    Raises:
-        Refusal: no training documents given, or too few for pairs.
-    """
-    workers = settings.preprocessing_workers
-    if settings.train_file is None and settings.dataset is None:
-        raise Refusal("no --train_file or --dataset given: the documents to train on")
-    source = corpus_source(settings, settings.train_file)
-
-    def training_documents(tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, dict[str, int]]:
-        if settings.streaming:
-            return first_documents(source, tokenizer, settings.stream_documents), {"duplicate_documents": 0}
-        return load_corpus(source, tokenizer, workers, settings.max_train_samples)
-
-    new_words: dict[int, list[int]] = {}
-    train, facts = training_documents(tokenizer)
-    if settings.new_words:
-        words = choose_new_words(count_words(train, tokenizer), tokenizer, settings.new_words)
-        tokenizer, new_words = extend_tokenizer(tokenizer, words)
-        few = "" if len(words) == settings.new_words else f" of {settings.new_words}; others are rare"
-        say(f"{len(words)} new words{few}: {', '.join(words[:8])} …")
-        train, facts = training_documents(tokenizer)
-    held_out, general = (
-        load_corpus(corpus_source(settings, files), tokenizer, workers)[0] if files else None
-        for files in (settings.validation_file, settings.forgetting_file)
-    )
-    known = [text_hashes(documents) for documents in (held_out, general) if documents is not None]
-    if known and not settings.streaming:  # a document of both would be scored on what was learnt by heart
-        kept = np.flatnonzero(~np.isin(text_hashes(train), np.concatenate(known)))
-        if len(kept) < len(train):
-            say(f"{len(train) - len(kept)} training documents are held out or general ones too: left out of training")
-        train = train.select(kept)
-    if held_out is None and settings.validation_fraction and not settings.streaming:
-        order = np.argsort(text_hashes(train), kind="stable")
-        count = max(1 if settings.no_next_sentence else 2, round(len(train) * settings.validation_fraction))
-        train, held_out = train.select(np.sort(order[count:])), train.select(np.sort(order[:count]))
-    check_counts(settings, train, held_out, general)
-    return Corpora(train, held_out, general, tokenizer, new_words, facts["duplicate_documents"])
-
-
-def check_counts(settings: Settings, train: Dataset, held_out: Dataset | None, general: Dataset | None) -> None:
-    """Refuse too few documents: a random next sentence comes from another one, so there must be two."""
-    least = 1 if settings.no_next_sentence else 2
-    why = "" if settings.no_next_sentence else "; a random next sentence comes from another document: there must be two"
-    splits = {"to train on": train, "of --validation_file": held_out, "of --forgetting_file": general}
-    for split, documents in splits.items():
-        if documents is not None and len(documents) < least:
-            aside = held_out is not None and not settings.validation_file and split == "to train on"
-            behind = f", with {len(held_out or ())} held out (--validation_fraction 0 holds none out)" if aside else ""
-            raise Refusal(f"{len(documents)} document(s) {split}{behind}{why} (in a .txt a blank line ends a document)")
-
-
-def corpus_source(settings: Settings, files: list[str] | None) -> CorpusSource:
-    """Where the documents of `files` come from; without files, of the data set."""
-    data_set = {} if files else {name: getattr(settings, name) for name in DATA_SET}
-    return CorpusSource(
-        tuple(files or ()),
-        streamed=settings.streaming,
-        text_column=settings.text_column,
-        language=settings.language,
-        **data_set,
-    )
-
-
-def dataset_key(settings: Settings) -> dict[str, str]:
-    """The data set's name, and a text that changes with its content; of a stream, with what was asked for alone."""
-    source = corpus_source(settings, None)
-    asked = f"{source.dataset_config} {source.dataset_revision} {source.dataset_split}"
-    return {str(source.dataset): asked if settings.streaming else f"{asked} {open_dataset(source)._fingerprint}"}
-
-
-def first_documents(source: CorpusSource, tokenizer: PreTrainedTokenizerBase, count: int) -> Dataset:
-    """The first documents of a stream, in memory: what its report is made of, and its new words."""
-    texts = list(islice(read_documents(source), count))
-    rows = [row for row in tokenize_documents(texts, corpus_tokenizer(tokenizer)) if row[0]]
-    if not rows:
-        raise Refusal(f"{source.name}: no document among the first {count:,}")
-    return Dataset.from_dict(dict(zip(TOKENS, map(list, zip(*rows, strict=True)), strict=True)), features=TOKENS)
-
-
-def text_hashes(documents: Dataset) -> np.ndarray:
-    """The hash of each document's text: int64 (documents,)."""
-    return documents.with_format("numpy")["text_hash"][:]
-
-
 def streamed_pairs(settings: Settings, training: PretrainingArguments, corpora: Corpora) -> StreamedRows:
     """The training documents as rows that are made while they are read."""
     return StreamedRows(
@@ -613,6 +501,9 @@ def block_pairs(
     return SentencePairs(Dataset.from_dict(columns, features=TOKENS), tokenizer, settings, key)
 
 
+# --- Report -----------------------------------------------------------------------------------------------------------
+
+
 def planned_steps(pairs: SentencePairs, training: PretrainingArguments) -> int:
     """Optimizer steps of the whole run."""
     steps_an_epoch = -(-len(pairs) // training.rows_a_step)
@@ -630,9 +521,6 @@ def warmup_steps(settings: Settings, pairs: SentencePairs, training: Pretraining
     if settings.head_warmup_steps is not None:
         return settings.head_warmup_steps
     return min(HEAD_WARMUP_STEPS, planned_steps(pairs, training) // 5)
-
-
-# --- Report -----------------------------------------------------------------------------------------------------------
 
 
 def corpus_report(

@@ -136,7 +136,7 @@ def test_a_finished_run_is_left_as_it_is(runs: dict[str, Path], tiny_folder: Pat
     call = ["--recipe", str(runs["pretraining"] / "recipe.yaml")]
     scores = run_pretraining.main(call)
     assert scores == json.loads((runs["pretraining"] / "all_results.json").read_text())
-    with pytest.raises(Refusal, match=r"other settings \(learning_rate 5e-05 → 0\.0001\)"):
+    with pytest.raises(Refusal, match=r"other settings \(learning_rate 3e-05 → 0\.0001\)"):
         run_pretraining.main([*call, "--learning_rate", "1e-4"])
     assert files_of(runs["pretraining"]) == before
 
