@@ -259,6 +259,43 @@ BAD_CALLS = {
         lambda call: call.data("validation_file", "a.txt", "profit rose .\ncash fell .\n"),
         ["1 document(s) of --validation_file", "two"],
     ),
+    "more layers frozen than there are": BadCall(
+        (PRETRAINING,), flag("freeze_layers", "9"), ["--freeze_layers 9", "2"]
+    ),
+    "new words in frozen embeddings": BadCall(
+        (PRETRAINING,),
+        lambda call: call.flags.update(new_words=["3"], freeze_layers=["1"]),
+        ["--new_words", "--freeze_layers", "leave one out"],
+    ),
+    "a stream without an end": BadCall((PRETRAINING,), flag("streaming"), ["--streaming", "--max_steps"]),
+    "lanes that do not divide the step": BadCall(
+        (PRETRAINING,),
+        lambda call: call.flags.update(streaming=[], stream_lanes=["3"], max_steps=["1"]),
+        ["--stream_lanes 3", "rows of a step"],
+    ),
+    "lanes without a stream": BadCall((PRETRAINING,), flag("stream_lanes", "2"), ["--stream_lanes", "--streaming"]),
+    "a labelled file that is not there": BadCall(
+        (PRETRAINING,), flag("held_out_file", "no.csv"), ["no.csv", "no such"]
+    ),
+    "a labelled file without texts": BadCall(
+        (PRETRAINING,),
+        lambda call: call.data("held_out_file", "b.csv", "headline,label\nprofit rose,good\n"),
+        ["b.csv row 1", "no column text", "headline"],
+    ),
+    "a data set that is not there": BadCall(
+        (PRETRAINING,),
+        lambda call: [call.flags.pop("train_file"), call.flags.update(dataset=["nosuch/set"])],
+        ["data set nosuch/set"],
+    ),
+    "files and a data set": BadCall((PRETRAINING,), flag("dataset", "nosuch/set"), ["--train_file and --dataset"]),
+    "one general document only": BadCall(
+        (PRETRAINING,),
+        lambda call: call.data("forgetting_file", "g.txt", "profit rose .\ncash fell .\n"),
+        ["1 document(s) of --forgetting_file", "two"],
+    ),
+    "a batch of no rows": BadCall(
+        SCRIPTS, flag("per_device_train_batch_size", "0"), ["--per_device_train_batch_size 0"]
+    ),
     "share above 1": BadCall((PRETRAINING,), flag("mask_probability", "15"), ["--mask_probability 15", "0 and 1"]),
     "share below 0": BadCall((PRETRAINING,), flag("validation_fraction", "-0.1"), ["--validation_fraction -0.1"]),
     "label not in labels": BadCall((SENTIMENT,), flag("labels", "bad", "good"), ["texts.csv row", "so-so", "--labels"]),
