@@ -16,13 +16,14 @@ flags_of() {  # what an arm does differently
     careless) echo "--train_file $NEWS --head_warmup_steps 0 --learning_rate 5e-5" ;;
     heads_first) echo "--train_file $NEWS --head_warmup_steps 200 --learning_rate 3e-5" ;;
     no_next_sentence) echo "--train_file $NEWS --head_warmup_steps 200 --learning_rate 3e-5 --no_next_sentence" ;;
+    gentle) echo "--train_file $NEWS --head_warmup_steps 200 --learning_rate 1e-5 --layer_decay 0.7 --no_next_sentence" ;;
     task) echo "--train_file $BANK/train.csv --per_device_train_batch_size 32 --head_warmup_steps 200
                 --learning_rate 3e-5 --no_next_sentence" ;;
     *) echo "no such arm: $1" >&2; exit 2 ;;
   esac
 }
 
-for arm in "${@:-none careless heads_first no_next_sentence task}"; do for name in $arm; do
+for arm in "${@:-none careless heads_first no_next_sentence gentle task}"; do for name in $arm; do
   start=$CHECKPOINT
   if [ "$name" != none ]; then
     start=$OUT/$name/pretraining
