@@ -79,18 +79,22 @@ class StreamedRows(IterableDataset):
         self.own = range(rank * lanes // processes, (rank + 1) * lanes // processes)
         self.positions: dict[int, Position] = {}
 
-    def go_on_from(self, positions: dict[str, list[int]]) -> None:
+    def go_on_from(self, positions: dict[str, list[int]]) -> dict[str, list[int]]:
         """Begin behind the rows that a run before has used.
 
         Args:
             positions: of every lane, by its number: the five numbers of a Position.
+
+        Returns:
+            Those of this process's own lanes; the others move on elsewhere.
 
         Raises:
             Refusal: the corpus was dealt out to another number of lanes.
         """
         if len(positions) != self.lanes:
             raise Refusal(f"--stream_lanes {self.lanes}: the run began with {len(positions)}; go on with as many")
-        self.positions = {int(lane): Position(*place) for lane, place in positions.items()}
+        self.positions = {lane: Position(*positions[str(lane)]) for lane in self.own}
+        return {str(lane): list(place) for lane, place in self.positions.items()}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         lanes = [self.lane_rows(lane, self.positions.get(lane, Position())) for lane in self.own]
@@ -100,7 +104,7 @@ class StreamedRows(IterableDataset):
 
     def lane_rows(self, lane: int, start: Position) -> Iterator[dict[str, Any]]:
         """The rows of one lane from `start` on, block after block, those of like length in one step."""
-        documents = (placed for placed in self.lane_documents(lane, start) if text_hash(placed[1]) not in self.held_out)
+        documents = self.lane_documents(lane, start)
         for block in count(start.block):
             placed = list(islice(documents, self.block_documents))
             first = placed[0][0]
@@ -125,8 +129,11 @@ class StreamedRows(IterableDataset):
             for place in range(start.shard if turn == start.turn else 0, len(shards)):
                 begun = (turn, place) == (start.turn, start.shard)
                 for number, document in enumerate(shard_documents(shards[order[place]], self.source)):
-                    if not begun or number >= start.document:
+                    is_new = not begun or number >= start.document
+                    if is_new and text_hash(document) not in self.held_out:
                         found = True
                         yield (turn, place, number), document
             if not found:
-                raise Refusal(f"{self.source.name}: lane {lane} of {self.lanes} has no document; use fewer lanes")
+                raise Refusal(
+                    f"{self.source.name}: lane {lane} of {self.lanes} has no document to train on; use fewer lanes"
+                )

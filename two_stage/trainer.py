@@ -265,8 +265,7 @@ class ExactTrainer(Trainer):
             self._load_from_checkpoint(checkpoint)
         elif self.train_dataset is not None:
             if checkpoint and self.is_streaming:
-                self.stream_positions = stream_positions(checkpoint)
-                self.train_dataset.go_on_from(self.stream_positions)
+                self.stream_positions = self.train_dataset.go_on_from(stream_positions(checkpoint))
             scores = self.train(resume_from_checkpoint=checkpoint).metrics
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
             scores["train_tokens_per_second"] = tokens / max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
