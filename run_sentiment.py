@@ -9,37 +9,39 @@ at 2e-5; the head, which starts from nothing, at 5e-5. The folder that this leav
 `pipeline("text-classification")` and AutoModelForSequenceClassification, with nothing of ours.
 """
 
-import csv
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import BertConfig, BertModel, BertPreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    BertPreTrainedModel,
+    set_seed,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from two_stage.calibration import fit_temperature
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
-from two_stage.handoff import Checkpoint, SavedAsStock, load_model, open_checkpoint, trace_lineage
-from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
-from two_stage.report import Card, finish_run
-from two_stage.scores import SentimentScores
-from two_stage.tables import column_value, read_rows, sample_rows, text_value
-from two_stage.trainer import ExactTrainer, FineTuningArguments, pad_rows, row_lengths
+from two_stage.handoff import Checkpoint, SavedAsStock, check_unseen, load_model, open_checkpoint, trace_lineage
+from two_stage.labelled_texts import Reading, Scale, collate, label_scale, load_splits, settled_reading, trained_scale
+from two_stage.losses import LOSSES
+from two_stage.recipe import Refusal, check_range, parse_flags, run_script
+from two_stage.report import Card, Findings, finish_run
+from two_stage.seeds import run_seeds
+from two_stage.sentiment_results import SplitScores, final_scores, write_predictions, write_results
+from two_stage.trainer import ExactTrainer, FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
-CARD = Card(
-    "Sentiment in ordered shades",
-    "from transformers import pipeline\n\n"
-    'shades = pipeline("text-classification", model="FOLDER", top_k=None)\n'
-    'shades("Profit may edge up if demand holds.")',
-)
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
+POOLINGS = ("pooler", "cls", "mean")
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
@@ -57,16 +59,65 @@ class Settings:
         default=None, metadata={"help": "texts to predict; scored where they have labels"}
     )
     text_column: str = field(default="text", metadata={"help": "where a table has its texts"})
+    text_pair_column: str | None = field(
+        default=None, metadata={"help": "a second text a row, such as the company that the sentiment is toward"}
+    )
     label_column: str = field(default="label", metadata={"help": "where a table has its labels"})
     labels: list[str] | None = field(default=None, metadata={"help": "the shades in their order, worst first"})
-    max_length: int = field(default=128, metadata={"help": "word pieces a text; longer ones lose their end"})
+    score_column: str | None = field(default=None, metadata={"help": "a number a row, instead of a label"})
+    bins: list[float] | None = field(
+        default=None, metadata={"help": "where one shade ends and the next begins: one score fewer than labels"}
+    )
+    soft_labels: bool = field(
+        default=False, metadata={"help": "learn shares: a column a label, or what --score_column says between shades"}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "word pieces the model reads at once (128, or as a folder was trained)"}
+    )
+    long_text: str | None = field(
+        default=None,
+        metadata={
+            "help": "of a longer text read its head, a quarter of that and the tail, or all in windows (head)",
+            "choices": ("head", "head_tail", "windows"),
+        },
+    )
+    stride: int | None = field(
+        default=None, metadata={"help": "word pieces that neighbouring windows share, half a window at most (32)"}
+    )
     max_train_samples: int | None = field(default=None, metadata={"help": "rows to train on, drawn at random"})
-    loss: str = field(default="cross_entropy", metadata={"help": "what to minimise", "choices": ("cross_entropy",)})
+    allow_leakage: bool = field(default=False, metadata={"help": "go on although a text stands in two splits"})
+    pooling: str | None = field(
+        default=None, metadata={"help": "what the head reads (default: pooler)", "choices": POOLINGS}
+    )
+    head_hidden_size: int | None = field(default=None, metadata={"help": "width of a hidden layer (default: none)"})
+    head_dropout: float | None = field(default=None, metadata={"help": "before the head (default: the encoder's)"})
+    loss: str = field(default="cross_entropy", metadata={"help": "what to minimise", "choices": tuple(LOSSES)})
+    class_weights: list[str] | None = field(
+        default=None, metadata={"help": "`balanced`, each shade the same in all, or a number a label"}
+    )
+    focal_gamma: float = field(default=2.0, metadata={"help": "how little --loss focal counts what is known"})
+    calibrate: bool = field(
+        default=False, metadata={"help": "set the head's temperature on the validation texts (Guo et al. 2017)"}
+    )
+    seeds: list[int] | None = field(default=None, metadata={"help": "train a model for each; mean and spread of all"})
     check_only: bool = field(default=False, metadata={"help": "read and check; train nothing"})
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        check_range(self, 1, math.inf, "max_train_samples")
+        """Refuse what is out of range, and flags that do not go together."""
+        check_range(self, 1, math.inf, "max_train_samples", "head_hidden_size")
+        check_range(self, 0, math.inf, "stride", "focal_gamma")
+        check_range(self, 0, 0.9, "head_dropout")
+        if self.bins is not None and sorted(set(self.bins)) != self.bins:
+            raise Refusal(f"--bins {self.bins}: must ascend, lowest score first")
+        if self.bins is not None and self.score_column is None:
+            raise Refusal("--bins: needs the column with the scores, --score_column")
+        if self.loss == "regression" and self.score_column is None:
+            raise Refusal("--loss regression: needs the column with the scores, --score_column")
+        for name in ("soft_labels", "class_weights", "calibrate"):
+            if self.loss == "regression" and getattr(self, name):
+                raise Refusal(f"--{name}: means nothing to --loss regression, which predicts no probabilities")
+        if self.calibrate and not (self.train_file and self.validation_file):
+            raise Refusal("--calibrate: needs a --train_file, and a --validation_file to set the temperature on")
 
 
 @dataclass
@@ -76,129 +127,116 @@ class SentimentArguments(FineTuningArguments):
     output_dir: str = field(default="outputs/sentiment", metadata={"help": "one run a folder"})
 
 
-# --- Data: labelled texts → token ids ---------------------------------------------------------------------------------
-
-
-@dataclass
-class Texts:
-    """One split: texts in the file's order, their label numbers, and what the model reads of them."""
-
-    texts: list[str]
-    gold: list[int] | None  # None: the file has no labels
-    rows: Dataset  # input_ids, labels
-
-
-def read_texts(
-    paths: list[str], settings: Settings, labels: list[str], labelled: bool, limit: int | None = None
-) -> tuple[list[str], list[int] | None]:
-    """The texts of a split and the numbers of their labels.
-
-    Args:
-        paths: labelled tables.
-        settings: names of the columns.
-        labels: the shades in their order.
-        labelled: whether a file without a label column is refused.
-        limit: rows to take; None takes all.
-
-    Raises:
-        Refusal: no row, a column is missing, a text is empty, or a label is none of `labels`.
-    """
-    texts: list[str] = []
-    gold: list[int] = []
-    for row in sample_rows(paths, limit):
-        texts.append(text_value(row, settings.text_column, "text_column"))
-        if labelled or settings.label_column in row[1]:
-            label = column_value(row, settings.label_column, "label_column")
-            if label is None or str(label) not in labels:
-                raise Refusal(f"{row[0]}: label {label!r} is none of {', '.join(labels)} (--labels)")
-            gold.append(labels.index(str(label)))
-    if not texts:
-        raise Refusal(f"{', '.join(paths)}: no row in it")
-    if gold and len(gold) < len(texts):
-        raise Refusal(f"{', '.join(paths)}: {len(gold)} of {len(texts)} rows have a label; label all or none")
-    return texts, gold or None
-
-
-def tokenize_texts(
-    texts: list[str], gold: list[int] | None, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> Texts:
-    """Texts → rows of token ids as long as the text; padding comes with the batch."""
-    ids = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
-    return Texts(texts, gold, Dataset.from_dict({"input_ids": ids, "labels": gold or [0] * len(texts)}))
-
-
-def ordered_labels(settings: Settings, checkpoint: Checkpoint) -> list[str]:
-    """The shades in their order: as typed, or those of a trained folder.
-
-    Raises:
-        Refusal: neither, and the message lists the labels found, whose order only the user knows; one label twice; or
-            others than a trained folder's.
-    """
-    labels, trained = settings.labels, checkpoint.trained_labels("BertForSequenceClassification")
-    if labels and len(set(labels)) < len(labels):
-        raise Refusal(f"--labels names one twice: {', '.join(labels)}")
-    if trained and labels not in (None, trained):
-        raise Refusal(f"checkpoint {checkpoint.name}: was trained for the labels {', '.join(trained)}, in this order")
-    if not trained and not settings.train_file:
-        raise Refusal(f"checkpoint {checkpoint.name}: is no sentiment model, and there is no --train_file to make one")
-    if labels or trained:
-        return labels or trained or []
-    paths = settings.train_file or []
-    rows = (row for path in paths for row in read_rows(path))
-    found = sorted({str(column_value(row, settings.label_column, "label_column")) for row in rows})
-    raise Refusal(f"give --labels in their order, worst first; found: {', '.join(found)}")
-
-
-def collate(examples: list[dict[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
-    """Rows → a batch as long as its longest text."""
-    return pad_rows(examples, {"input_ids": pad_token_id}, fixed=("labels",))
-
-
 # --- Model and loss ---------------------------------------------------------------------------------------------------
 
 
-class SentimentModel(SavedAsStock, BertPreTrainedModel):
-    """BertModel → dropout → linear head on the pooled [CLS].
+class SentimentConfig(BertConfig):
+    """A BERT's config with a head that no stock class has, so that no stock class takes the folder for its own."""
 
-    The state dict is that of BertForSequenceClassification, and the saved folder names that class.
+    model_type = "bert_sentiment"
+
+
+class SentimentModel(SavedAsStock, BertPreTrainedModel):
+    """BertModel → pooling → dropout → (hidden layer →) linear head.
+
+    With BERT's pooler and no hidden layer, the default, the state dict is that of BertForSequenceClassification, and
+    the saved folder names that class. Any other head loads by `SentimentModel.from_pretrained`, and by `pipeline` once
+    this module is imported.
     """
 
+    config_class = SentimentConfig
     stock_class = "BertForSequenceClassification"
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
-        self.bert = BertModel(config)
+        self.pooling = getattr(config, "pooling", "pooler")
+        hidden_size = getattr(config, "head_hidden_size", 0)
+        self.bert = BertModel(config, add_pooling_layer=self.pooling == "pooler")
         rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = nn.Dropout(rate)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.hidden = nn.Linear(config.hidden_size, hidden_size) if hidden_size else None
+        self.classifier = nn.Linear(hidden_size or config.hidden_size, config.num_labels)
         self.post_init()
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **_: Any,
     ) -> SequenceClassifierOutput:
-        """Logits (rows, shades) of texts (rows, length); the loss is SentimentTrainer's."""
-        pooled = self.bert(input_ids, attention_mask, return_dict=True).pooler_output
-        return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
+        """Logits (rows, labels) of texts (rows, length); the loss is SentimentTrainer's."""
+        outputs = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True)
+        head = self.dropout(self.pool(outputs, attention_mask))
+        if self.hidden is not None:
+            head = self.dropout(nn.functional.gelu(self.hidden(head)))
+        return SequenceClassifierOutput(logits=self.classifier(head))
+
+    def pool(self, outputs: Any, attention_mask: Tensor | None) -> Tensor:
+        """One vector a row: (rows, length, width) → (rows, width)."""
+        if self.pooling == "pooler":
+            return outputs.pooler_output
+        states = outputs.last_hidden_state
+        if self.pooling == "cls":
+            return states[:, 0]
+        mask = torch.ones(states.shape[:2], device=states.device) if attention_mask is None else attention_mask
+        shares = mask.to(states.dtype) / mask.sum(dim=1, keepdim=True)
+        return torch.einsum("rlw,rl->rw", states, shares)
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether the stock class gives the same logits."""
+        return self.pooling == "pooler" and self.hidden is None
+
+    def config_to_save(self) -> BertConfig:
+        """A stock config where the stock class gives the same logits; else one that it refuses."""
+        if self.is_stock:
+            return super().config_to_save()
+        config = SentimentConfig.from_dict(self.config.to_dict())
+        config.architectures = [type(self).__name__]
+        return config
 
 
-def cross_entropy(logits: Tensor, gold: Tensor) -> Tensor:
-    """Loss of each text in nats: logits (rows, shades), gold (rows,) → (rows,)."""
-    return F.cross_entropy(logits.float(), gold, reduction="none")
+AutoConfig.register(SentimentConfig.model_type, SentimentConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(SentimentConfig, SentimentModel, exist_ok=True)
 
 
-LOSSES = {"cross_entropy": cross_entropy}
+def head_settings(settings: Settings, scale: Scale, reading: Reading, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the model's config says beyond the encoder's: the head, as asked for or as a trained folder has it.
+
+    Raises:
+        Refusal: a flag that contradicts a trained folder.
+    """
+    config, pairs = checkpoint.config, settings.text_pair_column is not None
+    if trained_scale(checkpoint):
+        for name, stock in (("pooling", "pooler"), ("head_hidden_size", 0)):
+            typed, trained = getattr(settings, name), getattr(config, name, stock)
+            if typed not in (None, trained):
+                raise Refusal(f"--{name} {typed}: checkpoint {checkpoint.name} was trained with {trained}")
+        if getattr(config, "reads_pairs", pairs) != pairs:
+            asks = "one text a row" if pairs else "two texts a row: name the second with --text_pair_column"
+            raise Refusal(f"checkpoint {checkpoint.name}: was trained on {asks}")
+    head: dict[str, Any] = {"pooling": settings.pooling, "head_hidden_size": settings.head_hidden_size}
+    head |= {"classifier_dropout": settings.head_dropout, "bins": scale.bins}
+    head = {name: value for name, value in head.items() if value is not None}
+    head |= {"reading": reading._asdict(), "reads_pairs": pairs}
+    if scale.is_regression:
+        names, head["shades"], head["problem_type"] = ["score"], scale.labels, "regression"
+    else:
+        names, head["problem_type"] = scale.labels, "single_label_classification"
+    return head | {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
 class SentimentTrainer(ExactTrainer):
-    """The mean over texts of the loss that was chosen."""
+    """The weighted mean over texts of the loss that was chosen."""
 
-    def __init__(self, loss: str, **kwargs: Any) -> None:
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.loss = LOSSES[loss]
+        self.loss = loss
 
     def count_items(self, batch: dict[str, Tensor]) -> Tensor:
-        """Texts of a batch: (1,)."""
-        return torch.tensor([len(batch["labels"])])
+        """The weights of a batch's rows: (1,)."""
+        return batch["weights"].sum()[None]
 
     def compute_loss(
         self,
@@ -207,115 +245,152 @@ class SentimentTrainer(ExactTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """The chosen loss, over the texts of the whole step."""
-        outputs = model(**inputs)
-        loss = self.step_mean(self.loss(outputs.logits, inputs["labels"]).sum()[None], num_items_in_batch)
+        """The chosen loss, weighted, over the texts of the whole step."""
+        outputs, losses, weights, _ = self.row_losses(model, inputs)
+        loss = self.step_mean((losses * weights).sum()[None], num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def row_results(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of each text: its loss, then its logits: (rows, 1 + shades)."""
-        logits = model(**inputs).logits.float()
-        return torch.cat([self.loss(logits, inputs["labels"])[:, None], logits], dim=1), inputs["labels"]
+        """Of each row: its loss, then its logits: (rows, 1 + outputs); and the number of its text: (rows,)."""
+        outputs, losses, _, text = self.row_losses(model, inputs)
+        return torch.cat([losses[:, None], outputs.logits.float()], dim=1), text
+
+    def row_losses(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """The model's outputs, and of each row its loss, weight and text: (rows,) each."""
+        targets, weights, text = (inputs.pop(name) for name in ("targets", "weights", "text"))
+        outputs = model(**inputs)
+        return outputs, self.loss(outputs.logits, targets), weights, text
 
 
-# --- Scores -----------------------------------------------------------------------------------------------------------
+def chosen_loss(settings: Settings, label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of the flags: logits and targets (rows, outputs) → (rows,).
 
-
-def sentiment_scores(evaluated: Any, labels: int) -> dict[str, float]:
-    """Loss and scores of the ordered shades, from what `row_results` kept."""
-    losses, logits = evaluated.predictions[:, 0], evaluated.predictions[:, 1:]
-    scores = SentimentScores(keep_in_memory=True).compute(
-        predictions=logits.argmax(-1), references=evaluated.label_ids, labels=labels
-    )
-    return {"loss": float(losses.astype(np.float64).mean()), **scores}
-
-
-def write_predictions(path: Any, split: Texts, logits: np.ndarray, labels: list[str]) -> None:
-    """Write predictions.csv: text, gold, predicted, and a probability a label.
-
-    A cell that begins with = + - @ or a tab gets a ' in front, or a spreadsheet would run it as a formula.
+    Raises:
+        Refusal: label smoothing asked of a loss that has none.
     """
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponents / exponents.sum(axis=1, keepdims=True)
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(safe_cell(name) for name in ["text", "gold", "predicted", *labels])
-        for i, text in enumerate(split.texts):
-            gold = "" if split.gold is None else labels[split.gold[i]]
-            predicted = labels[int(logits[i].argmax())]
-            cells = [safe_cell(cell) for cell in (text, gold, predicted)]
-            writer.writerow(cells + [f"{share:.6f}" for share in probabilities[i]])
+    if label_smoothing and settings.loss != "cross_entropy":
+        raise Refusal(f"--label_smoothing_factor {label_smoothing}: only --loss cross_entropy has it")
+    options = {
+        "cross_entropy": {"label_smoothing": label_smoothing},
+        "focal": {"gamma": settings.focal_gamma},
+    }
+    return partial(LOSSES[settings.loss], **options.get(settings.loss, {}))
 
 
-def safe_cell(text: str) -> str:
-    """Text that a spreadsheet takes for text."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+def score_splits(trainer: SentimentTrainer, scored: dict[str, SplitScores], calibrated: bool) -> dict[str, float]:
+    """Score what training did not score, and calibrate in between.
+
+    Args:
+        trainer: has trained.
+        scored: `validation` and `test`, where they were given; each keeps its logits.
+        calibrated: whether to set the temperature on the validation texts.
+
+    Returns:
+        Scores and intervals under their names in all_results.json, and `temperature`.
+    """
+    scores: dict[str, float] = {}
+    if validation := scored.get("validation"):
+        if not validation.is_scored:  # of a run that was cut off behind its last step
+            trainer.evaluate()
+        if calibrated:
+            calibrate(trainer.model, validation)
+            scores["temperature"] = validation.temperature
+        scores |= final_scores(validation, "eval_")
+    if test := scored.get("test"):
+        test.temperature = scores.get("temperature", 1.0)
+        trainer.compute_metrics = None  # a file without labels has nothing to score
+        predicted = trainer.predict(test.split.rows)
+        loss = test(predicted)["loss"]
+        scores |= predicted.metrics
+        if test.split.gold is not None:
+            scores |= {"test_loss": loss, **final_scores(test, "test_")}
+    return scores
+
+
+def calibrate(model: SentimentModel, validation: SplitScores) -> None:
+    """Divide the head's last layer by the temperature that suits the validation texts best.
+
+    So whatever loads the folder gives the calibrated probabilities; which label is likeliest never changes.
+    """
+    temperature = fit_temperature(validation.logits, validation.gold)
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter /= temperature
+    model.config.head_temperature = validation.temperature = temperature
+    validation.logits = validation.logits / temperature
 
 
 # --- Main -------------------------------------------------------------------------------------------------------------
 
 
-def load_splits(settings: Settings, tokenizer: PreTrainedTokenizerBase, labels: list[str]) -> dict[str, Texts]:
-    """The splits that were given, read, checked and tokenized."""
-    splits = {}
-    for name in ("train", "validation", "test"):
-        if paths := getattr(settings, f"{name}_file"):
-            limit = settings.max_train_samples if name == "train" else None
-            read = read_texts(paths, settings, labels, labelled=name != "test", limit=limit)
-            splits[name] = tokenize_texts(*read, tokenizer, settings.max_length)
-            counts = np.bincount(splits[name].gold or [], minlength=len(labels))
-            counted = ", ".join(f"{count} {label}" for label, count in zip(labels, counts, strict=True))
-            full = sum(length == settings.max_length for length in row_lengths(splits[name].rows))
-            cut = f"; {full} fill --max_length, and may have lost their end" if full else ""
-            say(f"{name}: {len(read[0])} texts: {counted if read[1] else 'no labels'}{cut}")
-    return splits
+def model_card(model: SentimentModel) -> Card:
+    """How to load the folder, and what it is not good for."""
+    imported = "" if model.is_stock else "import run_sentiment  # of this project: no stock class has this head\n"
+    usage = (
+        f"{imported}from transformers import pipeline\n\n"
+        'shades = pipeline("text-classification", model="FOLDER", top_k=None)\n'
+        'shades("Profit may edge up if demand holds.")'
+    )
+    temperature = getattr(model.config, "head_temperature", None)
+    calibrated = (
+        f"calibrated on the validation texts, temperature {temperature:.3f}" if temperature else "not calibrated"
+    )
+    limits = (
+        f"Its probabilities were {calibrated}; on texts of another kind they mean less.",
+        "It was trained on texts of one kind: of others, expect less than these scores.",
+        "It learned what its annotators thought, and on neighbouring shades annotators differ.",
+    )
+    return Card("Sentiment in ordered shades", usage, limits)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for sentiment; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, SentimentArguments, QUICKSTART, __doc__)
+    seeds = settings.seeds or [training.seed]
+    if len(seeds) > 1:
+        return run_seeds(main, argv, seeds, training.output_dir)
+    training.seed = seeds[0]
+    loss = chosen_loss(settings, training.label_smoothing_factor)
     checkpoint = open_checkpoint(settings.checkpoint)
-    checkpoint.check_length(settings.max_length)
+    reading = settled_reading(settings, checkpoint)
+    recipe |= reading._asdict()
     data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
+    check_unseen(lineage, settings.allow_leakage)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only)
     if run.scores is not None:
         return left_as_it_is(run)
-    labels = ordered_labels(settings, checkpoint)
-    splits = load_splits(settings, checkpoint.tokenizer, labels)
+    scale = label_scale(settings, checkpoint)
+    head = head_settings(settings, scale, reading, checkpoint)
+    splits, facts = load_splits(settings, scale, reading, checkpoint.tokenizer)
     if settings.check_only:
         return {}
 
     set_seed(training.seed)
-    model = load_model(
-        SentimentModel,
-        checkpoint,
-        new=("classifier.",) if "train" in splits else (),
-        id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)},
-        problem_type="single_label_classification",
-    )
+    model = load_model(SentimentModel, checkpoint, new=("classifier.", "hidden.") if "train" in splits else (), **head)
     begin_run(run, recipe, lineage)
+    scored = {name: SplitScores(split, scale) for name, split in splits.items() if name != "train"}
     trainer = SentimentTrainer(
-        loss=settings.loss,
+        loss=loss,
         model=model,
         args=training,
         train_dataset=splits["train"].rows if "train" in splits else None,
         eval_dataset=splits["validation"].rows if "validation" in splits else None,
         processing_class=checkpoint.tokenizer,
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
-        compute_metrics=partial(sentiment_scores, labels=len(labels)),
+        compute_metrics=scored.get("validation"),
     )
     scores = trainer.train_and_evaluate(run.checkpoint)
-    if test := splits.get("test"):
-        trainer.compute_metrics = trainer.compute_metrics if test.gold else None
-        predicted = trainer.predict(test.rows)
-        if trainer.is_world_process_zero():
-            write_predictions(run.folder / "predictions.csv", test, predicted.predictions[:, 1:], labels)
-        scores |= predicted.metrics
+    scores |= score_splits(trainer, scored, settings.calibrate)
     scores["total_runtime"] = time.time() - started
-    finish_run(trainer, run, lineage, scores, CARD)
+    labelled = {name: split for name, split in scored.items() if split.split.gold is not None}
+    findings = Findings(facts)
+    if trainer.is_world_process_zero():
+        findings = write_results(run.folder, labelled, trainer.state.log_history, facts)
+        if "test" in scored:
+            write_predictions(run.folder / "predictions.csv", scored["test"])
+    finish_run(trainer, run, lineage, scores, model_card(model), findings)
     return scores
 
 

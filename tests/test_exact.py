@@ -32,7 +32,7 @@ def flags(script: str, checkpoint: Path, data: Path, output: Path, batch: int, a
     call += ["--max_steps", "2", "--logging_steps", "1", "--max_length", "32", "--use_cpu", "--learning_rate", "1e-3"]
     call += ["--warmup_steps", "0", "--save_strategy", "no"]
     call += ["--labels", *SHADES] if script == "sentiment" else []
-    held_out = {"pretraining": [], "sentiment": ["--validation_file", str(data / "texts.csv")]}
+    held_out = {"pretraining": [], "sentiment": ["--validation_file", str(data / "texts.csv"), "--allow_leakage"]}
     return call + held_out.get(script, ["--validation_file", str(data / "sentences.jsonl")])
 
 
@@ -107,6 +107,26 @@ def test_accumulation_changes_nothing_of_stage_one(
     assert_same_run(tmp_path / "2", tmp_path / "16")
 
 
+# And of stage two; the tiny data's texts have up to 12 words
+STAGE_TWO = {
+    "weights in windows": ["--class_weights", "balanced", "--long_text", "windows", "--max_length", "8"],
+    "ordinal": ["--loss", "ordinal", "--class_weights", "3", "1", "0.2", "--pooling", "mean"],
+    "focal": ["--loss", "focal", "--head_hidden_size", "8", "--unfreeze_epochs", "0.5"],
+    "smoothed": ["--label_smoothing_factor", "0.2", "--text_pair_column", "text", "--layer_decay", "0.5"],
+}
+
+
+@pytest.mark.parametrize("more", STAGE_TWO.values(), ids=STAGE_TWO)
+def test_accumulation_changes_nothing_of_stage_two(
+    more: list[str], tiny_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """Nor where texts weigh differently, are read in windows or in pairs, or parts of the encoder join later."""
+    for batch, accumulation in ((16, 1), (2, 8)):
+        call = flags("sentiment", tiny_folder, data_folder, tmp_path / str(batch), batch, accumulation)
+        run_sentiment.main([*call, *more])
+    assert_same_run(tmp_path / "2", tmp_path / "16")
+
+
 @pytest.mark.slow
 def test_two_processes_change_nothing(
     tiny_folder: Path, data_folder: Path, reference: dict[str, Path], tmp_path: Path
@@ -124,6 +144,10 @@ def test_two_processes_change_nothing(
     warm = ["--head_warmup_steps", "2"]
     calls["pretraining-warm"] = [*flags("pretraining", bare, data_folder, tmp_path / "warm", 8, 1), *warm]
     run_pretraining.main([*flags("pretraining", bare, data_folder, tmp_path / "warm alone", 16, 1), *warm])
+    for name, more in STAGE_TWO.items():
+        calls[f"sentiment-{name}"] = [*flags("sentiment", tiny_folder, data_folder, tmp_path / name, 8, 1), *more]
+        alone = flags("sentiment", tiny_folder, data_folder, tmp_path / f"{name} alone", 16, 1)
+        run_sentiment.main([*alone, *more])
     (tmp_path / "calls.json").write_text(json.dumps(calls))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     worker = [str(Path(__file__).parent / "two_processes.py"), str(tmp_path / "calls.json")]
@@ -137,6 +161,8 @@ def test_two_processes_change_nothing(
         for batch, accumulation in TWO_PROCESSES:
             assert_same_run(tmp_path / f"{script}-{batch}-{accumulation}", reference[script])
     assert_same_run(tmp_path / "warm", tmp_path / "warm alone")
+    for name in STAGE_TWO:
+        assert_same_run(tmp_path / name, tmp_path / f"{name} alone")
 
 
 def test_the_loss_is_the_plain_mean(tiny_folder: Path, data_folder: Path, reference: dict[str, Path]) -> None:

@@ -72,7 +72,7 @@ def test_a_missing_encoder_tensor_is_refused(checkpoint_copy: Path) -> None:
 def test_a_checkpoint_without_pooler(checkpoint_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sentiment refuses a checkpoint of masked words alone and says what to do; stage one makes a pooler."""
     BertForMaskedLM.from_pretrained(checkpoint_copy).save_pretrained(checkpoint_copy)
-    with pytest.raises(Refusal, match=r"pooler.*run run_pretraining\.py from it first"):
+    with pytest.raises(Refusal, match=r"pooler.*with run_pretraining\.py first, or take --pooling mean"):
         load_model(SentimentModel, open_checkpoint(str(checkpoint_copy)), CLASSIFIER)
     load_model(SparseBertForPreTraining, open_checkpoint(str(checkpoint_copy)), ("cls.", "bert.pooler."))
     assert "bert.pooler.dense.weight" in capsys.readouterr().out

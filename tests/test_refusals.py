@@ -247,8 +247,8 @@ BAD_CALLS = {
     "output is a file": BadCall(SCRIPTS, output_is_a_file, ["out", "is a file", "--output_dir"]),
     "output under a file": BadCall(SCRIPTS, output_under_a_file, ["out", "--output_dir"]),
     "output with foreign files": BadCall(SCRIPTS, output_with_foreign_files, ["out", "holds no run", "--output_dir"]),
-    "output with another finished run": BadCall(SCRIPTS, finished_run, ["out", "(seed 1234 → 42)", "--output_dir"]),
-    "output with another run cut off": BadCall(SCRIPTS, cut_off_run, ["out", "(seed 1234 → 42)", "--output_dir"]),
+    "output with another finished run": BadCall(SCRIPTS, finished_run, ["out", "seed 1234 → 42", "--output_dir"]),
+    "output with another run cut off": BadCall(SCRIPTS, cut_off_run, ["out", "seed 1234 → 42", "--output_dir"]),
     "one document only": BadCall(
         (PRETRAINING,),
         lambda call: call.data("train_file", "a.txt", "profit rose .\ncash fell .\n"),

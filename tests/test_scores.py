@@ -12,9 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_stage import report
+from two_stage.calibration import calibration_scores
 from two_stage.checkpoints import Run, begin_run, changed_settings, left_as_it_is, open_run, write_results
 from two_stage.recipe import Refusal
-from two_stage.scores import EntityScores, PretrainingScores, SentimentScores
+from two_stage.scores import (
+    EntityScores,
+    PretrainingScores,
+    SentimentScores,
+    confusion_matrix,
+    label_scores,
+    regression_scores,
+    shade_scores,
+)
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -112,7 +121,7 @@ def test_perplexity_of_a_broken_model_is_a_number() -> None:
 
 
 def naive_sentiment(predicted: list[int], gold: list[int], labels: int) -> dict[str, float]:
-    """The four scores by their definitions."""
+    """The five scores by their definitions."""
     f1 = []
     for label in sorted({*gold, *predicted}):
         right = sum(p == g == label for p, g in zip(predicted, gold, strict=True))
@@ -128,6 +137,7 @@ def naive_sentiment(predicted: list[int], gold: list[int], labels: int) -> dict[
         "macro_f1": sum(f1) / len(f1),
         "quadratic_kappa": 1 - (weights * observed).sum() / disagreement if disagreement else 1.0,
         "mean_absolute_error": sum(abs(p - g) for p, g in zip(predicted, gold, strict=True)) / len(gold),
+        "off_by_one_share": sum(abs(p - g) < 2 for p, g in zip(predicted, gold, strict=True)) / len(gold),
     }
 
 
@@ -137,7 +147,13 @@ def test_sentiment_scores_of_a_worked_example() -> None:
     # F1 of the shades: 2/3, 2/3, 0. Kappa: observed 1 + 4; expected, margins gold 1 1 2 and predicted 2 2 0, over 4:
     # (0·2 + 1·2) + (1·2 + 0·2) + (4·4 + 1·4) = 24, 24 / 4 = 6; 1 - 5 / 6.
     assert scores == pytest.approx(
-        {"accuracy": 0.5, "macro_f1": 4 / 9, "quadratic_kappa": 1 / 6, "mean_absolute_error": 0.75}
+        {
+            "accuracy": 0.5,
+            "macro_f1": 4 / 9,
+            "quadratic_kappa": 1 / 6,
+            "mean_absolute_error": 0.75,
+            "off_by_one_share": 0.75,
+        }
     )
 
 
@@ -159,6 +175,177 @@ def test_sentiment_scores_equal_a_naive_computation(pairs: list[tuple[int, int]]
 def test_kappa_at_its_ends(predicted: list[int], gold: list[int], kappa: float) -> None:
     """All right is 1, even with one shade only, where the formula is 0 / 0; always beside it is 0; reversed is -1."""
     assert sentiment(predicted, gold, 3)["quadratic_kappa"] == pytest.approx(kappa)
+
+
+@st.composite
+def judged_shades(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
+    """Gold and predicted shades of 1 to 30 texts, of 2 to 20 shades, of which some may not occur."""
+    labels = draw(st.integers(2, 20))
+    shades = st.lists(st.tuples(st.integers(0, labels - 1), st.integers(0, labels - 1)), min_size=1, max_size=30)
+    gold, predicted = np.array(draw(shades)).T
+    return gold, predicted, labels
+
+
+@pytest.mark.filterwarnings("error")
+@settings(QUICK, max_examples=100)
+@given(judged=judged_shades())
+def test_scores_of_shades_equal_sklearns(judged: tuple[np.ndarray, np.ndarray, int]) -> None:
+    """Kappa too, save where it is 0 / 0; and nothing of ours warns."""
+    from sklearn import metrics
+
+    gold, predicted, labels = judged
+    shades = np.arange(labels)
+    confusion = confusion_matrix(gold, predicted, labels)
+    assert confusion.dtype == np.int64
+    assert np.array_equal(confusion, metrics.confusion_matrix(gold, predicted, labels=shades))
+    each = metrics.precision_recall_fscore_support(gold, predicted, labels=shades, zero_division=0)
+    of_labels = label_scores(confusion)
+    assert list(of_labels) == ["precision", "recall", "f1", "support"]
+    for ours, theirs in zip(of_labels.values(), each, strict=True):
+        assert ours == pytest.approx(theirs)
+    scores = {name: float(score) for name, score in shade_scores(confusion).items()}
+    one_shade = len(np.union1d(gold, predicted)) == 1
+    kappa = 1.0 if one_shade else metrics.cohen_kappa_score(gold, predicted, labels=shades, weights="quadratic")
+    assert scores == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(gold, predicted),
+            "macro_f1": metrics.f1_score(gold, predicted, average="macro", zero_division=0),
+            "quadratic_kappa": kappa,
+            "mean_absolute_error": metrics.mean_absolute_error(gold, predicted),
+            "off_by_one_share": metrics.accuracy_score(np.abs(gold - predicted) <= 1, np.ones(len(gold))),
+        }
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@QUICK
+@given(judged=judged_shades(), seed=st.integers(0, 9))
+def test_drawn_shades_score_as_repeated_ones(judged: tuple[np.ndarray, np.ndarray, int], seed: int) -> None:
+    """Each draw's confusion and scores are those of its texts, each as often as drawn; a draw of nothing is nan."""
+    gold, predicted, labels = judged
+    counts = np.random.default_rng(seed).integers(0, 3, size=(4, len(gold)))
+    counts[0], counts[3] = 1, 0
+    confusions = confusion_matrix(gold, predicted, labels, counts)
+    scores, of_labels = shade_scores(confusions), label_scores(confusions)
+    for draw, drawn in enumerate(counts):
+        again = confusion_matrix(np.repeat(gold, drawn), np.repeat(predicted, drawn), labels)
+        assert confusions.dtype == again.dtype
+        assert np.array_equal(confusions[draw], again)
+        for name, values in {**shade_scores(again), **label_scores(again)}.items():
+            assert {**scores, **of_labels}[name][draw] == pytest.approx(values, nan_ok=True), name
+    assert all(values.shape == (4,) and np.isnan(values[3]) for values in scores.values())
+
+
+def test_counts_of_a_million_texts_do_not_overflow() -> None:
+    """Kappa multiplies two margins and 19²: 400 cells of 10^8 texts still give the kappa of 400 cells of one."""
+    rng = np.random.default_rng(0)
+    confusion = rng.integers(0, 5, size=(20, 20)).astype(np.int32)
+    many = {name: float(score) for name, score in shade_scores(confusion * 10**8).items()}
+    assert many == pytest.approx({name: float(score) for name, score in shade_scores(confusion).items()})
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "said"),
+    [
+        ([0, 3], [0, 0], "from 0 to 3"),
+        ([0, 0], [-1, 0], "from -1 to 0"),
+        ([0, 1], [0], "2 gold labels but 1 predicted"),
+    ],
+)
+def test_a_number_that_is_no_label_is_not_counted_elsewhere(gold: list[int], predicted: list[int], said: str) -> None:
+    """Gold 0, predicted 3 would land in the cell of gold 1, predicted 0."""
+    with pytest.raises(ValueError, match=said):
+        confusion_matrix(np.array(gold), np.array(predicted), 3)
+
+
+# --- Scores that are numbers ------------------------------------------------------------------------------------------
+
+NUMBERS = st.sampled_from([-1.0, 0.0, 0.1, 0.3, 1.0, 1e6 + 0.1]) | st.decimals(-10, 10, places=3).map(float)
+
+
+def regression(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """The scores of numbers that sklearn and numpy give."""
+    from sklearn import metrics
+
+    varies = bool((gold != gold[0]).any() and (predicted != predicted[0]).any())
+    r2 = metrics.r2_score(gold, predicted) if len(gold) > 1 else float(gold[0] == predicted[0])  # nan in sklearn
+    return {
+        "mean_squared_error": metrics.mean_squared_error(gold, predicted),
+        "mean_absolute_error_score": metrics.mean_absolute_error(gold, predicted),
+        "pearson": np.corrcoef(gold, predicted)[0, 1] if varies else 0.0,
+        "r2": r2,
+    }
+
+
+def test_regression_scores_of_a_worked_example() -> None:
+    """Gold -1, 0, 1 and predicted -1, 1, 1: one error of 1."""
+    scores = regression_scores(np.array([-1, 0, 1]), np.array([-1, 1, 1]))
+    assert all(score.shape == () for score in scores.values())
+    # off their means: -1 0 1 and -4/3 2/3 2/3; products 2, squares 2 and 24/9; r2 = 1 - 1 / 2
+    assert {name: float(score) for name, score in scores.items()} == pytest.approx(
+        {
+            "mean_squared_error": 1 / 3,
+            "mean_absolute_error_score": 1 / 3,
+            "pearson": 2 / math.sqrt(2 * 24 / 9),
+            "r2": 0.5,
+        }
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@settings(QUICK, max_examples=100)
+@given(pairs=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=12), seed=st.integers(0, 9))
+def test_regression_scores_equal_sklearns(pairs: list[tuple[float, float]], seed: int) -> None:
+    """At once and draw by draw, where a draw may hold one number only; a draw of nothing is nan."""
+    gold, predicted = np.array(pairs).T
+    counts = np.random.default_rng(seed).integers(0, 3, size=(4, len(gold)))
+    counts[0], counts[3] = 1, 0
+    scores = regression_scores(gold, predicted, counts)
+    assert all(np.isnan(values[3]) for values in scores.values())
+    once = {name: float(score) for name, score in regression_scores(gold, predicted).items()}
+    assert once == pytest.approx({name: float(values[0]) for name, values in scores.items()})
+    for draw in range(3):
+        if counts[draw].any():
+            expected = regression(np.repeat(gold, counts[draw]), np.repeat(predicted, counts[draw]))
+            ours = {name: float(values[draw]) for name, values in scores.items()}
+            assert ours == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("constant", [0.1, 0.7, 1e6 + 0.1])
+def test_what_is_constant_in_a_draw_does_not_correlate(constant: float) -> None:
+    """Though rounding parts many a mean of one number from that number, and another number stands first, not drawn."""
+    values, rng = np.array([5.0, *[constant] * 40]), np.random.default_rng(0)
+    other = rng.normal(size=41)
+    counts = rng.integers(0, 9, size=(100, 41))
+    counts[:, 0] = 0
+    means = (counts @ values) / counts.sum(axis=1)
+    assert (means != constant).any()
+    as_gold, as_predicted = regression_scores(values, other, counts), regression_scores(other, values, counts)
+    assert not as_gold["pearson"].any()
+    assert not as_gold["r2"].any()
+    assert not as_predicted["pearson"].any()
+    assert not regression_scores(values[1:], values[1:], counts[:, 1:])["pearson"].any()
+    assert (regression_scores(values[1:], values[1:], counts[:, 1:])["r2"] == 1).all()
+
+
+def test_no_correlation_is_more_than_whole() -> None:
+    """Rounding alone would give 1.0000000000000002 for some multiples."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        gold = rng.normal(size=7)
+        pearson = float(regression_scores(gold, gold * 1.7)["pearson"])
+        assert 1 - 1e-12 < pearson <= 1
+        assert float(regression_scores(gold, -gold)["pearson"]) >= -1
+
+
+def test_regression_keeps_its_digits_far_from_zero() -> None:
+    """Numbers a billion away from 0 correlate as they do near it."""
+    rng = np.random.default_rng(0)
+    gold = rng.normal(size=50)
+    predicted = gold + rng.normal(size=50)
+    near, far = regression_scores(gold, predicted), regression_scores(gold + 1e9, predicted + 1e9)
+    for name in near:
+        assert float(far[name]) == pytest.approx(float(near[name]), rel=1e-5), name
 
 
 # --- Entities ---------------------------------------------------------------------------------------------------------
@@ -299,6 +486,8 @@ def test_headline_scores(scores: dict[str, float], lines: list[tuple[str, str, s
 def test_every_headline_is_a_score_that_is_computed() -> None:
     """The names of the report are those of the metrics."""
     computed = pretraining([[1, 1.0, 1, 1, 1.0, 1]]) | sentiment([0], [0], 2) | entities([["B-A"]], [["B-A"]])
+    one = np.ones(1, dtype=np.int64)
+    computed |= regression_scores(one, one) | calibration_scores(np.ones((1, 1)), np.zeros(1, dtype=np.int64))
     assert set(report.HEADLINES) <= set(computed)
 
 
@@ -323,15 +512,18 @@ def test_summary_table(tmp_path: Path) -> None:
 
 def test_model_card(tmp_path: Path) -> None:
     """Usage with the folder's name, facts that cannot break out of their cells, and the scores."""
-    card = report.Card("A model", 'model = load("FOLDER")')
+    card = report.Card("A model", 'model = load("FOLDER")', ("It knows no irony.",))
     facts = {"started from": "a|b <script>x</script>", "train_file": "one.csv,\n two|.csv"}
-    report.write_model_card(finished(tmp_path / "made"), card, {"test_f1": 0.5, "eval_f1": 0.75}, facts)
+    scores = {"test_f1": 0.5, "test_f1_low": 0.4, "test_f1_high": 0.625, "eval_f1": 0.75}
+    findings = report.Findings(facts, ("## Labels\n\nnone",))
+    report.write_model_card(finished(tmp_path / "made"), card, scores, findings)
     lines = (tmp_path / "made" / "README.md").read_text(encoding="utf-8").splitlines()
     assert lines[:4] == ["---", "library_name: transformers", "---", "# A model"]
     assert f'model = load("{tmp_path / "made"}")' in lines
     assert "| started from | a\\|b &lt;script>x&lt;/script> |" in lines
     assert "| train_file | one.csv, two\\|.csv |" in lines
-    assert "| entity F1 | test | 0.500 |" in lines
+    assert "| entity F1 | test | 0.500 [0.400, 0.625] |" in lines
+    assert lines.index("## Labels") < lines.index("## Limits") < lines.index("- It knows no irony.")
     assert not any("0.750" in line for line in lines)
     assert any("One run, one seed" in line for line in lines)
 
@@ -341,7 +533,7 @@ def test_model_card(tmp_path: Path) -> None:
 )
 def test_model_card_says_where_nothing_was_held_out(tmp_path: Path, scores: dict[str, float], known: bool) -> None:
     """A card without a score says that nothing is known; one of a run with an untagged test file shows validation."""
-    report.write_model_card(tmp_path, report.Card("A model", ""), scores, {})
+    report.write_model_card(tmp_path, report.Card("A model", ""), scores, report.Findings({}))
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert ("No held-out split" in text) is not known
     assert ("0.500" in text) is known

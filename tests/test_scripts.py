@@ -20,6 +20,7 @@ from two_stage.recipe import Refusal
 MODEL_FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 RUN_FILES = {"README.md", "all_results.json", "lineage.json", "recipe.yaml", "trainer_state.json"}
 CHECKPOINT_FILES = MODEL_FILES | {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
+PICTURES = {"confusion_matrix.png", "reliability.png", "learning_curves.png"}
 QUICK = ["--max_length", "32", "--use_cpu", "--per_device_train_batch_size", "8", "--logging_steps", "2"]
 
 
@@ -33,7 +34,7 @@ def runs(tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPath
     start = ["--checkpoint", str(tiny_folder), "--train_file", corpus, "--output_dir", str(made["pretraining"])]
     run_pretraining.main([*start, *QUICK, "--max_steps", "4", "--save_steps", "2"])
     for name, main, file, more in (
-        ("sentiment", run_sentiment.main, texts, ["--labels", *SHADES]),
+        ("sentiment", run_sentiment.main, texts, ["--labels", *SHADES, "--allow_leakage", "--calibrate"]),
         ("ner", run_ner.main, sentences, []),
     ):
         start = ["--checkpoint", str(made["pretraining"]), "--output_dir", str(made[name]), "--train_file", file]
@@ -51,7 +52,7 @@ def files_of(folder: Path) -> dict[str, str]:
     ("name", "results", "checkpoints"),
     [
         ("pretraining", {"corpus_report.json", "before.json"}, (2, 4)),
-        ("sentiment", {"predictions.csv"}, (12,)),
+        ("sentiment", {"predictions.csv", "label_scores.json", *PICTURES}, (12,)),
         ("ner", {"predictions.jsonl"}, (12,)),
     ],
 )
@@ -303,6 +304,7 @@ def test_the_best_checkpoints_scores_are_told_of_the_best_checkpoint(
     texts = str(data_folder / "texts.csv")
     call = ["--checkpoint", str(tiny_folder), "--train_file", texts, "--validation_file", texts, "--labels", *SHADES]
     call += ["--output_dir", str(tmp_path / "run"), *QUICK, "--learning_rate", "0.05", "--num_train_epochs", "4"]
+    call += ["--allow_leakage"]
     scores = run_sentiment.main([*call, "--load_best_model_at_end", "--metric_for_best_model", "eval_loss"])
     history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForPreTraining
 
 import run_pretraining
-import run_sentiment
 from two_stage.recipe import Refusal
 from two_stage.trainer import EpochSampler, ExactTrainer, ExactTrainingArguments, pad_rows, row_lengths
 
@@ -77,15 +76,6 @@ def test_padding_by_hand() -> None:
     assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [2, 0]
-
-
-@pytest.mark.parametrize(
-    ("text", "cell"),
-    [("=1+2", "'=1+2"), ("+3%", "'+3%"), ("-5", "'-5"), ("@x", "'@x"), ("\tx", "'\tx"), ("x=1", "x=1"), ("", "")],
-)
-def test_no_cell_is_a_formula(text: str, cell: str) -> None:
-    """What a spreadsheet would run gets a ' in front."""
-    assert run_sentiment.safe_cell(text) == cell
 
 
 # --- Parameter groups -------------------------------------------------------------------------------------------------

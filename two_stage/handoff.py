@@ -24,7 +24,8 @@ from two_stage.tables import check_files, file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 WEIGHTS = "model.safetensors"
-TASK_MODELS = ("BertForSequenceClassification", "BertForTokenClassification")
+TASK_MODELS = ("BertForSequenceClassification", "BertForTokenClassification", "SentimentModel")
+MODEL_TYPES = ("bert", "bert_sentiment")  # the second: run_sentiment.py's heads that no stock class has
 # what a file may have and a model not: entities need no pooler, and positions are counted anew
 MAY_STAY_BEHIND = ("bert.pooler.", "bert.embeddings.position_ids")
 PACKAGES = ("transformers", "torch", "datasets", "accelerate", "evaluate", "tokenizers")
@@ -42,9 +43,14 @@ class SavedAsStock:
             state = kwargs.get("state_dict") or self.state_dict()  # type: ignore[attr-defined]
             kwargs["state_dict"] = {name: tensor for name, tensor in state.items() if name not in self.untrained}
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
-        self.config.architectures = [self.stock_class]  # type: ignore[attr-defined]
         if kwargs.get("is_main_process", True):
-            self.config.save_pretrained(save_directory)  # type: ignore[attr-defined]
+            self.config_to_save().save_pretrained(save_directory)
+
+    def config_to_save(self) -> BertConfig:
+        """The config that the folder gets: a stock BERT's, whatever class the model was loaded by."""
+        config = BertConfig.from_dict(self.config.to_dict())  # type: ignore[attr-defined]
+        config.architectures = [self.stock_class]
+        return config
 
 
 @dataclass(frozen=True)
@@ -68,14 +74,14 @@ class Checkpoint:
         if not 8 <= max_length <= limit:
             raise Refusal(f"--max_length {max_length}: {self.name} takes 8 to {limit} tokens")
 
-    def trained_labels(self, architecture: str) -> list[str] | None:
+    def trained_labels(self, *architectures: str) -> list[str] | None:
         """The labels of a checkpoint that already is a model of this task, in their order; None of an encoder.
 
         Raises:
             Refusal: it is a model of another task, whose head would be taken for this one's.
         """
         found = next((name for name in self.config.architectures or [] if name in TASK_MODELS), None)
-        if found not in (None, architecture):
+        if found not in (None, *architectures):
             raise Refusal(f"checkpoint {self.name}: is a {found}; start from the folder that stage one left")
         return [self.config.id2label[i] for i in range(self.config.num_labels)] if found else None
 
@@ -101,7 +107,7 @@ def open_checkpoint(name: str | None) -> Checkpoint:
         model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise Refusal(f"checkpoint {name}: config.json is not a JSON object: {error}") from error
-    if model_type != "bert":
+    if model_type not in MODEL_TYPES:
         raise Refusal(f"checkpoint {name}: its config.json says model_type {model_type}; only bert will do")
     config = BertConfig.from_pretrained(config_file.parent)
     if config.is_decoder:
@@ -313,7 +319,7 @@ def _pooler_hint(missing: list[str]) -> str:
     """What to do about a checkpoint that was trained on masked words alone."""
     if not any("pooler" in name for name in missing):
         return ""
-    return "; it was trained without next-sentence prediction: run run_pretraining.py from it first, which makes one"
+    return "; it was trained on masked words alone: make one with run_pretraining.py first, or take --pooling mean"
 
 
 def trace_lineage(
@@ -350,6 +356,30 @@ def trace_lineage(
         "versions": {package: version(package) for package in PACKAGES},
         "commit": _commit(),
     }
+
+
+def check_unseen(lineage: dict[str, Any], allow: bool) -> None:
+    """Refuse to score on a file that the checkpoint, or one that it came from, was trained on.
+
+    Args:
+        lineage: from `trace_lineage`.
+        allow: say it and go on.
+
+    Raises:
+        Refusal: naming the file, the script that trained on it, and how to go on.
+    """
+    seen: dict[str, str] = {}
+    ancestor = lineage["checkpoint"]["lineage"]
+    while ancestor:
+        seen |= dict.fromkeys(ancestor["data"].get("train_file", {}).values(), ancestor["script"])
+        ancestor = ancestor["checkpoint"]["lineage"]
+    for flag in ("validation_file", "test_file"):
+        for path, digest in lineage["data"].get(flag, {}).items():
+            if digest in seen:
+                told = f"{path}: {seen[digest]} trained {lineage['checkpoint']['name']} on this very file"
+                if not allow:
+                    raise Refusal(f"{told}; give another --{flag}, or go on with --allow_leakage")
+                say(f"! {told}")
 
 
 def _commit() -> str | None:

@@ -24,23 +24,39 @@ HEADLINES = {
     "macro_f1": "macro-F1",
     "quadratic_kappa": "quadratic-weighted kappa",
     "mean_absolute_error": "mean absolute error (shades)",
+    "off_by_one_share": "at most one shade off",
+    "calibration_error": "expected calibration error",
+    "mean_squared_error": "mean squared error of scores",
+    "pearson": "correlation of scores (Pearson)",
     "precision": "entity precision",
     "recall": "entity recall",
     "f1": "entity F1",
 }
 
 
-def score_lines(scores: dict[str, float]) -> list[tuple[str, str, str]]:
-    """The headline scores as (split, name, value): the test's where there are any, else the validation's."""
+def headline_split(scores: dict[str, float]) -> tuple[str, str]:
+    """Which split's scores a reader wants, and their prefix: the test's where there are any, else the validation's."""
     splits = {"test": "test_", "validation": "eval_"}
-    split = next(
-        (name for name, prefix in splits.items() if any(prefix + score in scores for score in HEADLINES)), "validation"
-    )
+    found = (split for split, prefix in splits.items() if any(prefix + name in scores for name in HEADLINES))
+    split = next(found, "validation")
+    return split, splits[split]
+
+
+def score_lines(scores: dict[str, float]) -> list[tuple[str, str, str]]:
+    """The headline scores as (split, name, value), a value with the ends of its 95 % interval where they are known."""
+    split, prefix = headline_split(scores)
     return [
-        (split, spoken, f"{scores[splits[split] + name]:.3f}")
+        (split, spoken, f"{scores[prefix + name]:.3f}{_interval(scores, prefix + name)}")
         for name, spoken in HEADLINES.items()
-        if splits[split] + name in scores
+        if prefix + name in scores
     ]
+
+
+def _interval(scores: dict[str, float], name: str) -> str:
+    """The ends of a score's interval, or nothing."""
+    if f"{name}_low" not in scores:
+        return ""
+    return f" [{scores[f'{name}_low']:.3f}, {scores[f'{name}_high']:.3f}]"
 
 
 def summary_table(folders: list[Path]) -> str:
@@ -63,32 +79,51 @@ class Card(NamedTuple):
 
     title: str
     usage: str  # Python lines that load the folder
+    limits: tuple[str, ...] = ()  # what the model is not good for
 
 
-def write_model_card(folder: Path, card: Card, scores: dict[str, float], facts: dict[str, str]) -> None:
+class Findings(NamedTuple):
+    """What a script's model card says of this run, beside its scores."""
+
+    facts: dict[str, str]  # name → value, such as what a split holds
+    sections: tuple[str, ...] = ()  # Markdown, each with its heading
+
+
+def write_model_card(folder: Path, card: Card, scores: dict[str, float], findings: Findings) -> None:
     """Write README.md, the model card.
 
     Args:
         folder: the run's folder.
-        card: title and usage.
+        card: title, usage and limits.
         scores: the run's results; the headline ones are shown.
-        facts: name → value, such as the checkpoint that it came from and the files it was trained on.
+        findings: the facts, such as the checkpoint that it came from and the files it was trained on; the sections.
     """
     usage = card.usage.replace("FOLDER", str(folder))
     lines = ["---", "library_name: transformers", "---", f"# {card.title}", "", "```python", usage, "```", ""]
-    lines += ["| what | value |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in facts.items()), ""]
+    lines += ["| what | value |", "|---|---|"]
+    lines += [f"| {name} | {markdown_cell(value)} |" for name, value in findings.facts.items()] + [""]
     if found := score_lines(scores):
-        lines += ["| score | split | value |", "|---|---|---|"]
+        lines += ["| score | split | value [95 % interval] |", "|---|---|---|"]
         lines += [f"| {name} | {split} | {value} |" for split, name, value in found]
-        lines += ["", "One run, one seed: without intervals, a small difference between two such tables says nothing."]
+        lines += ["", "One run, one seed: an interval tells of other texts of this kind, not of other seeds; compare"]
+        lines += ["models over several seeds."]
     else:
         lines += ["No held-out split was given, so nothing is known of how well it does."]
+    for section in findings.sections:
+        lines += ["", section]
+    if card.limits:
+        lines += ["", "## Limits", "", *(f"- {limit}" for limit in card.limits)]
     lines += ["", "`recipe.yaml` runs it again; `lineage.json` names the checkpoint, data and versions it came from."]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def finish_run(
-    trainer: "ExactTrainer", run: Run, lineage: dict[str, Any], scores: dict[str, float], card: Card
+    trainer: "ExactTrainer",
+    run: Run,
+    lineage: dict[str, Any],
+    scores: dict[str, float],
+    card: Card,
+    findings: Findings | None = None,
 ) -> None:
     """Write all that a run leaves in its folder, all_results.json last, and tell what was made.
 
@@ -98,7 +133,9 @@ def finish_run(
         lineage: as traced at the start.
         scores: what goes into all_results.json.
         card: see `write_model_card`.
+        findings: what the card says besides.
     """
+    findings = findings or Findings({})
     trained = trainer.train_dataset is not None
     if trained:
         trainer.save_model(str(run.folder))
@@ -106,16 +143,18 @@ def finish_run(
         if trained:
             trainer.state.save_to_json(str(run.folder / "trainer_state.json"))
             lineage["weights_sha256"] = file_sha256(run.folder / "model.safetensors")
-            facts = {"started from": lineage["checkpoint"]["name"]}
-            facts |= {flag: ", ".join(files) for flag, files in lineage["data"].items()}
-            write_model_card(run.folder, card, scores, facts | {"optimizer steps": f"{trainer.state.global_step:,}"})
+            facts = {"started from": lineage["checkpoint"]["name"]} | findings.facts
+            for flag, files in lineage["data"].items():
+                facts[flag] = ", ".join(f"{file} (SHA-256 {digest[:16]}…)" for file, digest in files.items())
+            facts["optimizer steps"] = f"{trainer.state.global_step:,}"
+            write_model_card(run.folder, card, scores, findings._replace(facts=facts))
         write_whole(run.folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
         write_results(run.folder, scores)
         print(f"\n{summary_table([run.folder])}\n")
     trainer.accelerator.wait_for_everyone()
 
 
-def _cell(text: str) -> str:
+def markdown_cell(text: str) -> str:
     """Text that cannot break out of a Markdown table's cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 

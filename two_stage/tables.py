@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -258,6 +259,22 @@ def text_value(row: PlacedRow, column: str, flag: str) -> str:
     if broken_text(value):
         raise Refusal(f"{row[0]}: column {column} holds half of a character (a lone surrogate); mend the text")
     return value
+
+
+def number_value(row: PlacedRow, column: str, flag: str) -> float:
+    """The finite number of `column` in a row, be it a number or the text of one.
+
+    Raises:
+        Refusal: no such column, or no finite number in it.
+    """
+    value = column_value(row, column, flag)
+    try:
+        number = math.nan if isinstance(value, bool) or value is None else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise Refusal(f"{row[0]}: column {column} holds {value!r}; a finite number is expected (--{flag})")
+    return number
 
 
 def broken_text(text: str) -> bool:

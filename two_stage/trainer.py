@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import ExportableState, PrinterCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from two_stage.recipe import Refusal, check_range
+from two_stage.recipe import Refusal, check_range, say
 
 ArgumentsT = TypeVar("ArgumentsT", bound="ExactTrainingArguments")
 TIMED_STEPS = 6  # the first warms up and has no time
@@ -70,6 +70,7 @@ class ExactTrainingArguments(TrainingArguments):
     )
     ddp_timeout: int = field(default=24 * 3600, metadata={"help": "seconds; others wait while one reads a corpus"})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every parameter is used"})
+    takes_no_effect: ClassVar[dict[str, Any]] = NO_EFFECT
 
     def __post_init__(self) -> None:
         """Let the precision follow the device, then let transformers check the rest.
@@ -82,7 +83,7 @@ class ExactTrainingArguments(TrainingArguments):
         check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
         check_range(self, 1, math.inf, "gradient_accumulation_steps")
         check_range(self, 0, math.inf, "freeze_layers")
-        for name, stock in NO_EFFECT.items():
+        for name, stock in self.takes_no_effect.items():
             if getattr(self, name) != stock:
                 raise Refusal(f"--{name} {getattr(self, name)}: has no effect in these scripts; leave it out")
         on_gpu = torch.cuda.is_available() and not self.use_cpu
@@ -116,6 +117,16 @@ class FineTuningArguments(ExactTrainingArguments):
     eval_strategy: str = field(default="epoch", metadata={"help": "when to score the validation rows"})
     save_strategy: str = field(default="epoch", metadata={"help": "when to save a checkpoint to resume from"})
     save_total_limit: int | None = field(default=1, metadata={"help": "checkpoints to keep"})
+    unfreeze_epochs: float = field(
+        default=0.0, metadata={"help": "the head learns first, and layer after layer joins from the top over so many"}
+    )
+    takes_no_effect: ClassVar[dict[str, Any]] = {k: v for k, v in NO_EFFECT.items() if k != "label_smoothing_factor"}
+
+    def __post_init__(self) -> None:
+        """Check the ranges of stage two's own fields, then what every script's are."""
+        check_range(self, 0, math.inf, "unfreeze_epochs")
+        check_range(self, 0, 1, "label_smoothing_factor")
+        super().__post_init__()
 
 
 class EpochSampler(Sampler[int]):
@@ -207,6 +218,33 @@ class ExactCallback(TrainerCallback):
             )
 
 
+class UnfreezingCallback(TrainerCallback):
+    """Lets the head learn alone, then one more part after the other from the top (Howard and Ruder 2018, section 3.3).
+
+    Their one layer an epoch would take twelve epochs; here the parts join evenly over `unfreeze_epochs`.
+    """
+
+    def __init__(self, model: nn.Module, args: "FineTuningArguments") -> None:
+        layers = len(model.bert.encoder.layer)
+        self.epochs = args.unfreeze_epochs
+        self.joins: list[tuple[float, nn.Parameter]] = []  # share of those epochs, and what learns from then on
+        for name, parameter in model.named_parameters():
+            part, below = encoder_part(name, layers)
+            if part != "head" and parameter.requires_grad:
+                self.joins.append(((below + 1) / (layers + 1), parameter))
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Open what is due. Data-parallel training is set up with all parts, so it knows those that join later."""
+        progress = (state.epoch or 0.0) / self.epochs + 1e-9
+        for share, parameter in self.joins:
+            parameter.requires_grad_(share <= progress)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave the model as it came."""
+        for _share, parameter in self.joins:
+            parameter.requires_grad_(True)
+
+
 class StreamCallback(TrainerCallback, ExportableState):
     """Keeps in trainer_state.json where each lane of a streamed data set stands, over all processes."""
 
@@ -242,8 +280,12 @@ class ExactTrainer(Trainer):
         if eval_dataset is None or not len(eval_dataset):
             args.eval_strategy, args.eval_on_start, eval_dataset = IntervalStrategy.NO, False, None
         freeze_layers(kwargs["model"], args.freeze_layers)
+        unfreezes = isinstance(args, FineTuningArguments) and args.unfreeze_epochs > 0
+        args.ddp_find_unused_parameters = unfreezes or args.ddp_find_unused_parameters
         super().__init__(args=args, eval_dataset=eval_dataset, **kwargs)
         self.add_callback(ExactCallback(self))
+        if unfreezes:
+            self.add_callback(UnfreezingCallback(self.model, args))
         self.is_streaming = isinstance(self.train_dataset, IterableDataset)
         self.evaluation_seconds = 0.0
         self.stream_positions: dict[str, list[int]] = {}  # lane → where it stands, of this process's lanes
@@ -266,6 +308,7 @@ class ExactTrainer(Trainer):
         elif self.train_dataset is not None:
             if checkpoint and self.is_streaming:
                 self.stream_positions = self.train_dataset.go_on_from(stream_positions(checkpoint))
+            say(spoken_groups(parameter_groups(self.model, set(self.get_decay_parameter_names(self.model)), self.args)))
             scores = self.train(resume_from_checkpoint=checkpoint).metrics
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
             scores["train_tokens_per_second"] = tokens / max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
@@ -325,7 +368,7 @@ class ExactTrainer(Trainer):
             A scalar: the kinds' means, added up. It is multiplied by the process count because data-parallel training
             averages the processes' gradients where these shares have to be added.
         """
-        return (sums / items.clamp(min=1)).sum() * self.accelerator.num_processes
+        return (sums / items.where(items > 0, 1)).sum() * self.accelerator.num_processes
 
     def prediction_step(
         self,
@@ -489,6 +532,15 @@ def parameter_groups(model: nn.Module, decayed: set[str], args: ExactTrainingArg
             }
             groups.setdefault(key, new)["params"].append(parameter)
     return list(groups.values())
+
+
+def spoken_groups(groups: list[dict[str, Any]]) -> str:
+    """One line that says which part learns at which rate, weights with and without decay together."""
+    parts: dict[str, list[float]] = {}  # name → rate, numbers that learn
+    for group in groups:
+        part = parts.setdefault(group["name"].removesuffix(", no decay"), [group["lr"], 0])
+        part[1] += sum(parameter.numel() for parameter in group["params"])
+    return "Learning rates: " + ", ".join(f"{name} {rate:.3g} ({count:,})" for name, (rate, count) in parts.items())
 
 
 def encoder_part(name: str, layers: int) -> tuple[str, int]:

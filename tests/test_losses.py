@@ -1,0 +1,85 @@
+"""Every loss against arithmetic by hand, and against torch's own where torch has it."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from two_stage.losses import LOSSES, cross_entropy, focal, ordinal, squared_error
+
+# Three shades with shares 1/2, 1/4, 1/4
+LOGITS = torch.tensor([[math.log(2.0), 0.0, 0.0]])
+
+
+def one_hot(*shades: int, labels: int = 3) -> Tensor:
+    """Targets of gold labels."""
+    return F.one_hot(torch.tensor(shades), labels).float()
+
+
+def test_cross_entropy_by_hand() -> None:
+    """-log of the gold label's share; of soft labels the shares' mean of it."""
+    assert cross_entropy(LOGITS, one_hot(0)).tolist() == pytest.approx([math.log(2)])
+    assert cross_entropy(LOGITS, one_hot(2)).tolist() == pytest.approx([math.log(4)])
+    shares = torch.tensor([[0.5, 0.25, 0.25]])
+    assert cross_entropy(LOGITS, shares).tolist() == pytest.approx([0.5 * math.log(2) + 0.5 * math.log(4)])
+
+
+def test_label_smoothing_by_hand() -> None:
+    """A smoothing of 0.3 leaves the gold label 0.8 and gives each other one 0.1."""
+    expected = 0.8 * math.log(2) + 0.2 * math.log(4)
+    assert cross_entropy(LOGITS, one_hot(0), label_smoothing=0.3).tolist() == pytest.approx([expected])
+
+
+def test_focal_by_hand() -> None:
+    """(1 - 1/2)^2 log 2 where the gold label has a half, (3/4)^2 log 4 where it has a quarter."""
+    expected = [0.25 * math.log(2), 0.5625 * math.log(4)]
+    assert focal(LOGITS.repeat(2, 1), one_hot(0, 1)).tolist() == pytest.approx(expected)
+    assert focal(LOGITS, one_hot(0), gamma=1.0).tolist() == pytest.approx([0.5 * math.log(2)])
+
+
+def test_focal_at_zero_is_cross_entropy() -> None:
+    """For any logits, also such as round a share to 1."""
+    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 30
+    targets = one_hot(*range(7), *[3] * 43, labels=7)
+    assert focal(logits, targets, gamma=0.0).tolist() == pytest.approx(cross_entropy(logits, targets).tolist())
+
+
+def test_ordinal_by_hand() -> None:
+    """Cumulated, the shares 1/2, 1/4, 1/4 are 1/2, 3/4, 1; the gold labels' are 1 1 1, 0 1 1, 0 0 1."""
+    expected = [0.25 + 0.0625, 0.25 + 0.0625, 0.25 + 0.5625]
+    assert ordinal(LOGITS.repeat(3, 1), one_hot(0, 1, 2)).tolist() == pytest.approx(expected)
+
+
+@given(st.integers(0, 6), st.integers(0, 6))
+def test_a_sure_miss_costs_its_distance(gold: int, predicted: int) -> None:
+    """With all mass on one shade the ordinal loss is how many shades it is off."""
+    logits = 100.0 * one_hot(predicted, labels=7)
+    assert ordinal(logits, one_hot(gold, labels=7)).item() == pytest.approx(abs(gold - predicted), abs=1e-5)
+
+
+def test_squared_error_by_hand() -> None:
+    """(0.5 - 2)^2 and (−1 − −1)^2."""
+    assert squared_error(torch.tensor([[0.5], [-1.0]]), torch.tensor([[2.0], [-1.0]])).tolist() == [2.25, 0.0]
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "ordinal"])
+def test_a_loss_of_half_precision_is_worked_out_in_full(name: str) -> None:
+    """bf16 logits give float32 losses, finite for logits of any size, and so are their gradients."""
+    logits = torch.tensor([[300.0, -300.0, 0.0]], dtype=torch.bfloat16, requires_grad=True)
+    loss = LOSSES[name](logits, one_hot(1))
+    assert loss.dtype == torch.float32
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "ordinal"])
+def test_the_right_answer_costs_least(name: str) -> None:
+    """A step down each loss's gradient raises the gold label's share."""
+    logits = torch.zeros(1, 5, requires_grad=True)
+    LOSSES[name](logits, one_hot(3, labels=5)).sum().backward()
+    assert torch.softmax(logits - logits.grad, dim=-1)[0, 3] > 0.2

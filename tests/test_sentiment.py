@@ -1,0 +1,460 @@
+"""Stage two for sentiment: heads that come back as saved, temperature, seeds, scores as labels, unfreezing."""
+
+import csv
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, pipeline
+
+import run_sentiment
+from run_sentiment import SentimentArguments, SentimentConfig, SentimentModel, SentimentTrainer
+from tests.conftest import SHADES, made_up_sentence
+from two_stage import sentiment_results
+from two_stage.calibration import fit_temperature, softmax
+from two_stage.handoff import file_sha256
+from two_stage.recipe import Refusal
+from two_stage.trainer import UnfreezingCallback, parameter_groups
+
+QUICK = ["--use_cpu", "--max_length", "32", "--per_device_train_batch_size", "8", "--num_train_epochs", "2"]
+QUICK += ["--learning_rate", "1e-3", "--head_learning_rate", "1e-2", "--save_strategy", "no"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Three splits of their own texts, with a company, a label, a score, and the shares of the labels."""
+    folder, rng, paths = tmp_path_factory.mktemp("splits"), random.Random(1), {}
+    for split, count in (("train", 40), ("validation", 24), ("test", 24)):
+        paths[split] = str(folder / f"{split}.csv")
+        with open(paths[split], "w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["text", "company", "label", "score", *SHADES])
+            for _ in range(count):
+                text = made_up_sentence(rng)
+                score = (text.count("rose") + text.count("grew") - text.count("fell") - text.count("sank")) / 2
+                shade = SHADES[int(np.digitize(score, [-0.25, 0.25]))]
+                shares = [0.8 if shade == name else 0.1 for name in SHADES]
+                rows.writerow([text, rng.choice(["mine", "bank"]), shade, score, *shares])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def call(tiny_folder: Path, files: dict[str, str]) -> list[str]:
+    """A call that trains, validates and tests."""
+    given = [word for split, path in files.items() for word in (f"--{split}_file", path)]
+    return ["--checkpoint", str(tiny_folder), *given, *QUICK]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pictures() -> Iterator[None]:
+    """Draw nothing: tests/test_pictures.py and tests/test_scripts.py look at pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_confusion_matrix", "draw_reliability", "draw_learning_curves"):
+            patch.setattr(sentiment_results, name, lambda *_: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run_of(call: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that gives the folder of a finished run with some more flags; of the same flags, the same run."""
+
+    @cache
+    def made(*more: str) -> Path:
+        folder = tmp_path_factory.mktemp("run") / "out"
+        run_sentiment.main([*call, *more, "--output_dir", str(folder)])
+        return folder
+
+    return made
+
+
+LABELLED = ["--labels", *SHADES]
+HEADS = {
+    "default": [],
+    "dropout": ["--head_dropout", "0.3"],
+    "cls": ["--pooling", "cls"],
+    "mean": ["--pooling", "mean"],
+    "hidden": ["--head_hidden_size", "8"],
+    "mean and hidden": ["--pooling", "mean", "--head_hidden_size", "8"],
+}
+STOCK = ("default", "dropout")
+
+
+def predictions(folder: Path) -> list[dict[str, str]]:
+    """The rows of predictions.csv."""
+    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def probabilities(model: torch.nn.Module, folder: Path, texts: list[str]) -> np.ndarray:
+    """What a loaded model says of texts: (texts, labels)."""
+    batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return softmax(model.eval()(**batch).logits.numpy())
+
+
+def written(folder: Path) -> np.ndarray:
+    """The probabilities of predictions.csv: (texts, labels)."""
+    return np.array([[float(row[label]) for label in SHADES] for row in predictions(folder)])
+
+
+# --- Heads ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_comes_back(head: str, run_of: Callable[..., Path], call: list[str], tmp_path: Path) -> None:
+    """from_pretrained gives the probabilities that the run wrote; so does a run that only predicts."""
+    run = run_of(*LABELLED, *HEADS[head])
+    texts = [row["text"] for row in predictions(run)]
+    model = SentimentModel.from_pretrained(run)
+    assert probabilities(model, run, texts) == pytest.approx(written(run), abs=2e-6)
+    again = ["--checkpoint", str(run), "--test_file", call[call.index("--test_file") + 1], "--use_cpu"]
+    run_sentiment.main([*again, "--output_dir", str(tmp_path / "again")])
+    assert predictions(tmp_path / "again") == predictions(run)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_stock_class_takes_a_stock_head_alone(head: str, run_of: Callable[..., Path]) -> None:
+    """Loaded by stock classes the default gives the same logits; any other head is refused rather than misread."""
+    run = run_of(*LABELLED, *HEADS[head])
+    config = json.loads((run / "config.json").read_text())
+    is_stock = head in STOCK
+    assert config["model_type"] == ("bert" if is_stock else "bert_sentiment")
+    assert config["architectures"] == ["BertForSequenceClassification" if is_stock else "SentimentModel"]
+    model = AutoModelForSequenceClassification.from_pretrained(run)  # this module imports ours
+    assert type(model).__name__ == config["architectures"][0]
+    texts = [row["text"] for row in predictions(run)]
+    assert probabilities(model, run, texts) == pytest.approx(written(run), abs=2e-6)
+    shades = pipeline("text-classification", model=str(run), top_k=None, device="cpu")
+    found = {entry["label"]: entry["score"] for entry in shades([texts[0]])[0]}
+    assert found == pytest.approx(dict(zip(SHADES, written(run)[0], strict=True)), abs=2e-6)
+
+
+@pytest.mark.slow
+def test_stock_transformers_refuses_our_own_heads(run_of: Callable[..., Path]) -> None:
+    """Without this project's import the folder is no model that transformers knows: an error, not wrong numbers."""
+    run = run_of(*LABELLED, "--pooling", "mean")
+    folder = str(run)
+    code = f"from transformers import AutoModelForSequenceClassification as A; A.from_pretrained({folder!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "bert_sentiment" in done.stderr
+
+
+def test_pooling_by_hand(tiny_folder: Path) -> None:
+    """Cls is the first state, mean the mean over the real tokens, whatever padding stands behind."""
+    encoder = BertModel.from_pretrained(tiny_folder).eval()
+    batch = AutoTokenizer.from_pretrained(tiny_folder)(["profit rose .", "mine fell fell fell"], padding=True)
+    batch = {name: torch.tensor(batch[name]) for name in ("input_ids", "attention_mask")}
+    states = encoder(**batch).last_hidden_state
+    lengths = batch["attention_mask"].sum(dim=1).tolist()
+    means = torch.stack([state[:length].mean(dim=0) for state, length in zip(states, lengths, strict=True)])
+    for pooling, expected in (("cls", states[:, 0]), ("mean", means), ("pooler", encoder(**batch).pooler_output)):
+        config = encoder.config.__class__.from_dict({**encoder.config.to_dict(), "pooling": pooling})
+        model = SentimentModel.from_pretrained(tiny_folder, config=config).eval()
+        outputs = model.bert(**batch)
+        assert torch.allclose(model.pool(outputs, batch["attention_mask"]), expected, atol=1e-6), pooling
+
+
+def test_a_head_without_the_pooler_needs_none(tiny_folder: Path, call: list[str], tmp_path: Path) -> None:
+    """A checkpoint of masked words alone has no pooler: --pooling mean takes it, and trains no pooler."""
+    bare = Path(shutil.copytree(tiny_folder, tmp_path / "bare"))
+    BertModel.from_pretrained(tiny_folder, add_pooling_layer=False).save_pretrained(bare)
+    given = ["--checkpoint", str(bare), *call[2:], *LABELLED]
+    with pytest.raises(Refusal, match="--pooling mean"):
+        run_sentiment.main([*given, "--output_dir", str(tmp_path / "refused")])
+    run_sentiment.main([*given, "--pooling", "mean", "--output_dir", str(tmp_path / "run")])
+    model = SentimentModel.from_pretrained(tmp_path / "run")
+    assert model.bert.pooler is None
+
+
+def test_a_trained_folder_keeps_its_head(run_of: Callable[..., Path], call: list[str], tmp_path: Path) -> None:
+    """A flag that contradicts the folder is refused; so is a second text where it was trained on one."""
+    run = run_of(*LABELLED, "--pooling", "mean")
+    again = ["--checkpoint", str(run), "--test_file", call[call.index("--test_file") + 1], "--use_cpu"]
+    again += ["--output_dir", str(tmp_path / "again")]
+    with pytest.raises(Refusal, match=r"--pooling cls: .* was trained with mean"):
+        run_sentiment.main([*again, "--pooling", "cls"])
+    with pytest.raises(Refusal, match=r"--head_hidden_size 8: .* was trained with 0"):
+        run_sentiment.main([*again, "--head_hidden_size", "8"])
+    with pytest.raises(Refusal, match="trained on one text a row"):
+        run_sentiment.main([*again, "--text_pair_column", "company"])
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_second_text_is_read(run_of: Callable[..., Path], call: list[str], tmp_path: Path) -> None:
+    """Sentiment toward a company: the stock pipeline gives the written numbers for text and company together."""
+    run = run_of(*LABELLED, "--text_pair_column", "company")
+    rows = predictions(run)
+    assert list(rows[0])[:4] == ["text", "text_pair", "gold", "predicted"]
+    shades = pipeline("text-classification", model=str(run), top_k=None, device="cpu")
+    for row in rows[:4]:
+        found = {e["label"]: e["score"] for e in shades({"text": row["text"], "text_pair": row["text_pair"]})}
+        assert found == pytest.approx({label: float(row[label]) for label in SHADES}, abs=2e-6)
+    again = ["--checkpoint", str(run), "--test_file", call[call.index("--test_file") + 1], "--use_cpu"]
+    with pytest.raises(Refusal, match="two texts a row"):
+        run_sentiment.main([*again, "--output_dir", str(tmp_path / "again")])
+
+
+# --- Calibration ------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_divides_the_head(call: list[str], tmp_path: Path) -> None:
+    """The folder's own logits are those without calibration over the temperature, and fit validation at 1."""
+    for name, more in (("plain", []), ("calibrated", ["--calibrate"])):
+        run_sentiment.main([*call, *LABELLED, *more, "--output_dir", str(tmp_path / name)])
+    scores = {name: json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("plain", "calibrated")}
+    temperature = scores["calibrated"]["temperature"]
+    assert abs(temperature - 1) > 0.01
+    plain, calibrated = written(tmp_path / "plain"), written(tmp_path / "calibrated")
+    assert calibrated == pytest.approx(softmax(np.log(plain) / temperature), abs=2e-4)
+    assert (plain.argmax(axis=1) == calibrated.argmax(axis=1)).all()
+    for split in ("eval", "test"):
+        for name in ("calibration_error", "negative_log_likelihood"):
+            before = scores["calibrated"][f"{split}_{name}_uncalibrated"]
+            assert before == pytest.approx(scores["plain"][f"{split}_{name}"], abs=1e-6)
+    after = scores["calibrated"]
+    assert after["eval_negative_log_likelihood"] < after["eval_negative_log_likelihood_uncalibrated"]
+    with open(call[call.index("--validation_file") + 1], encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "calibrated")
+    shares = probabilities(model, tmp_path / "calibrated", [row["text"] for row in rows])
+    assert fit_temperature(np.log(shares), np.array([SHADES.index(row["label"]) for row in rows])) == pytest.approx(
+        1, abs=1e-3
+    )
+
+
+# --- Seeds ------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_are_runs_of_their_own(call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each seed's folder equals that of a single run, bit for bit; the mean and spread are those of the three."""
+    scores = run_sentiment.main([*call, *LABELLED, "--seeds", "3", "1", "2", "--output_dir", str(tmp_path / "seeds")])
+    run_sentiment.main([*call, *LABELLED, "--seed", "1", "--output_dir", str(tmp_path / "alone")])
+    assert file_sha256(tmp_path / "seeds" / "seed-1" / "model.safetensors") == file_sha256(
+        tmp_path / "alone" / "model.safetensors"
+    )
+    each = [
+        json.loads((tmp_path / "seeds" / f"seed-{i}" / "all_results.json").read_text())["test_loss"] for i in (3, 1, 2)
+    ]
+    assert len(set(each)) == 3
+    assert scores["test_loss"] == pytest.approx(np.mean(each))
+    assert scores["test_loss_sd"] == pytest.approx(np.std(each, ddof=1))
+    assert json.loads((tmp_path / "seeds" / "all_results.json").read_text()) == scores | {"seeds": 3}
+    assert "macro-F1" in capsys.readouterr().out
+    before = file_sha256(tmp_path / "seeds" / "seed-2" / "recipe.yaml")
+    again = run_sentiment.main([*call, *LABELLED, "--seeds", "3", "1", "2", "--output_dir", str(tmp_path / "seeds")])
+    assert again == scores
+    assert file_sha256(tmp_path / "seeds" / "seed-2" / "recipe.yaml") == before
+
+
+@pytest.mark.parametrize("seeds", [["1", "1"], ["-1", "2"]])
+def test_seeds_that_are_none(seeds: list[str], call: list[str], tmp_path: Path) -> None:
+    """The same twice, or below 0."""
+    with pytest.raises(Refusal, match="each must be there once, and none below 0"):
+        run_sentiment.main([*call, *LABELLED, "--seeds", *seeds, "--output_dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+# --- Scores and shares as labels --------------------------------------------------------------------------------------
+
+
+def test_regression_comes_back_and_falls_into_shades(call: list[str], tmp_path: Path) -> None:
+    """The stock class gives the written scores, and the shades are those of the bins."""
+    more = ["--loss", "regression", "--score_column", "score", "--bins", "-0.25", "0.25", *LABELLED]
+    scores = run_sentiment.main([*call, *more, "--output_dir", str(tmp_path / "run")])
+    rows = predictions(tmp_path / "run")
+    predicted = np.array([float(row["predicted_score"]) for row in rows])
+    gold = np.array([float(row["gold_score"]) for row in rows])
+    assert [row["predicted"] for row in rows] == [SHADES[i] for i in np.digitize(predicted, [-0.25, 0.25])]
+    assert [row["gold"] for row in rows] == [SHADES[i] for i in np.digitize(gold, [-0.25, 0.25])]
+    assert scores["test_mean_squared_error"] == pytest.approx(((gold - predicted) ** 2).mean(), rel=1e-4)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
+    batch = AutoTokenizer.from_pretrained(tmp_path / "run")([rows[0]["text"]], return_tensors="pt")
+    assert model(**batch).logits.item() == pytest.approx(predicted[0], abs=2e-6)
+    test = call[call.index("--test_file") + 1]
+    again = ["--checkpoint", str(tmp_path / "run"), "--test_file", test, "--use_cpu", "--score_column", "score"]
+    run_sentiment.main([*again, "--output_dir", str(tmp_path / "again")])
+    assert predictions(tmp_path / "again") == rows
+
+
+def test_regression_without_bins(call: list[str], tmp_path: Path) -> None:
+    """A score alone: no shades, no confusion matrix, no probabilities."""
+    more = ["--loss", "regression", "--score_column", "score", "--output_dir", str(tmp_path / "run")]
+    scores = run_sentiment.main([*call, *more])
+    assert {"test_mean_squared_error", "test_pearson", "test_pearson_low"} <= scores.keys()
+    assert not any("f1" in name or "calibration" in name for name in scores)
+    assert not list((tmp_path / "run").glob("*matrix.png"))
+    assert list(predictions(tmp_path / "run")[0]) == ["text", "gold", "predicted", "gold_score", "predicted_score"]
+
+
+def test_a_score_in_bins_is_a_label(call: list[str], tmp_path: Path) -> None:
+    """Labels by name and the same labels by score train the same weights, bit for bit."""
+    run_sentiment.main([*call, *LABELLED, "--output_dir", str(tmp_path / "name")])
+    more = ["--score_column", "score", "--bins", "-0.25", "0.25", *LABELLED]
+    run_sentiment.main([*call, *more, "--output_dir", str(tmp_path / "score")])
+    weights = [file_sha256(tmp_path / name / "model.safetensors") for name in ("name", "score")]
+    assert weights[0] == weights[1]
+
+
+def test_annotators_shares_are_learned(call: list[str], tmp_path: Path) -> None:
+    """A loss against shares of 0.8, 0.1 and 0.1: label smoothing of 0.3 by another name, so the same weights."""
+    run_sentiment.main([*call, *LABELLED, "--soft_labels", "--output_dir", str(tmp_path / "shares")])
+    more = ["--label_smoothing_factor", "0.3"]
+    run_sentiment.main([*call, *LABELLED, *more, "--output_dir", str(tmp_path / "smoothed")])
+    assert written(tmp_path / "shares") == pytest.approx(written(tmp_path / "smoothed"), abs=1e-4)
+    assert [row["gold"] for row in predictions(tmp_path / "shares")] == [
+        row["gold"] for row in predictions(tmp_path / "smoothed")
+    ]
+
+
+def test_windows_give_one_prediction_a_text(call: list[str], tmp_path: Path) -> None:
+    """Texts of several windows are predicted once each, by the mean of their windows' logits."""
+    more = ["--max_length", "8", "--long_text", "windows", "--stride", "2", *LABELLED]
+    scores = run_sentiment.main([*call, *more, "--output_dir", str(tmp_path / "run")])
+    rows = predictions(tmp_path / "run")
+    with open(call[call.index("--test_file") + 1], encoding="utf-8", newline="") as file:
+        assert [row["text"] for row in rows] == [row["text"] for row in csv.DictReader(file)]
+    gold, predicted = [row["gold"] for row in rows], [row["predicted"] for row in rows]
+    assert scores["test_macro_f1"] == pytest.approx(f1_score(gold, predicted, average="macro", zero_division=0))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    model = SentimentModel.from_pretrained(tmp_path / "run").eval()
+    longest = max(range(len(rows)), key=lambda i: len(rows[i]["text"]))
+    pieces = tokenizer(rows[longest]["text"], add_special_tokens=False)["input_ids"]
+    windows = [pieces[start : start + 6] for start in range(0, len(pieces) - 2, 4)]
+    assert len(windows) > 1
+    logits = [
+        model(torch.tensor([[tokenizer.cls_token_id, *window, tokenizer.sep_token_id]])).logits for window in windows
+    ]
+    expected = softmax(torch.cat(logits).mean(dim=0).detach().numpy())
+    assert written(tmp_path / "run")[longest] == pytest.approx(expected, abs=2e-6)
+
+
+# --- Learning rates and weights ---------------------------------------------------------------------------------------
+
+
+def trainer_of(tiny_folder: Path, **arguments: Any) -> SentimentTrainer:
+    """A trainer that has not trained."""
+    args = SentimentArguments(use_cpu=True, **arguments)
+    return SentimentTrainer(loss=run_sentiment.LOSSES["cross_entropy"], model=model_of(tiny_folder), args=args)
+
+
+def model_of(tiny_folder: Path) -> SentimentModel:
+    """A model of three labels."""
+    return SentimentModel.from_pretrained(tiny_folder, num_labels=3)
+
+
+def test_parts_join_from_the_top(tiny_folder: Path) -> None:
+    """Over three epochs: the head, then the top layer and the pooler, then the lower layer, then the embeddings."""
+    trainer = trainer_of(tiny_folder, unfreeze_epochs=3.0)
+    callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, UnfreezingCallback))
+    names = dict(trainer.model.named_parameters())
+    expected = [
+        (0.0, {"classifier"}),
+        (0.99, {"classifier"}),
+        (1.0, {"classifier", "pooler", "layer.1"}),
+        (2.0, {"classifier", "pooler", "layer.1", "layer.0"}),
+        (3.0, {"classifier", "pooler", "layer.1", "layer.0", "embeddings"}),
+    ]
+    for epoch, learning in expected:
+        trainer.state.epoch = epoch
+        callback.on_step_begin(trainer.args, trainer.state, trainer.control)
+        for name, parameter in names.items():
+            assert parameter.requires_grad == any(part in name for part in learning), (epoch, name)
+
+
+def test_frozen_layers_never_join(tiny_folder: Path) -> None:
+    """--freeze_layers wins over --unfreeze_epochs."""
+    trainer = trainer_of(tiny_folder, unfreeze_epochs=1.0, freeze_layers=1)
+    callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, UnfreezingCallback))
+    trainer.state.epoch = 5.0
+    callback.on_step_begin(trainer.args, trainer.state, trainer.control)
+    for name, parameter in trainer.model.named_parameters():
+        assert parameter.requires_grad != ("embeddings" in name or "layer.0" in name), name
+    callback.on_train_end(trainer.args, trainer.state, trainer.control)
+    assert not trainer.model.bert.embeddings.word_embeddings.weight.requires_grad
+
+
+def test_what_has_not_joined_does_not_move(tiny_folder: Path, call: list[str], tmp_path: Path) -> None:
+    """Where parts join over ten epochs of which two are trained, the lower layers keep the checkpoint's bits."""
+    more = ["--unfreeze_epochs", "5", "--layer_decay", "0.9", "--output_dir", str(tmp_path / "run")]
+    run_sentiment.main([*call, *LABELLED, *more])
+    before, after = BertModel.from_pretrained(tiny_folder), BertModel.from_pretrained(tmp_path / "run")
+    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+        joined = "layer.1" in name or "pooler" in name  # at epoch 5 / 3 of 2
+        assert torch.equal(old, new) != joined, name
+
+
+def test_groups_are_told_once(run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """One line names each part, its rate and how much learns at it: all parameters together."""
+    run = run_of(*LABELLED, "--layer_decay", "0.5")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Learning rates: ")]
+    assert len(lines) == 1
+    for part in ("embeddings 0.00025", "layer 0 0.0005", "layer 1 0.001", "pooler 0.001", "head 0.01"):
+        assert part in lines[0]
+    counted = sum(int(part.split("(")[1].rstrip(")").replace(",", "")) for part in lines[0].split("), "))
+    assert counted == sum(p.numel() for p in SentimentModel.from_pretrained(run).parameters())
+
+
+@pytest.mark.parametrize("head", [{}, {"head_hidden_size": 8, "pooling": "mean"}])
+def test_every_parameter_is_in_one_group(head: dict[str, Any], tiny_folder: Path) -> None:
+    """For any head, with and without rates by layer."""
+    config = SentimentConfig.from_pretrained(tiny_folder, **head)
+    model = SentimentModel.from_pretrained(tiny_folder, config=config)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for layer_decay in (1.0, 0.8):
+        groups = parameter_groups(model, set(), SentimentArguments(use_cpu=True, layer_decay=layer_decay))
+        held = [names[id(parameter)] for group in groups for parameter in group["params"]]
+        assert sorted(held) == sorted(names.values())
+        heads = [names[id(p)] for group in groups if group["name"].startswith("head") for p in group["params"]]
+        assert sorted(heads) == sorted(name for name in names.values() if not name.startswith("bert."))
+
+
+def test_class_weights_are_torchs(tiny_folder: Path) -> None:
+    """A batch's loss with weights equals torch's own weighted mean, which divides by the weights."""
+    weights = torch.tensor([2.0, 1.0, 0.25])
+    gold = torch.tensor([0, 2, 2, 1, 2])
+    trainer = trainer_of(tiny_folder)
+    generator = torch.Generator().manual_seed(0)
+    batch = {
+        "input_ids": torch.randint(5, 40, (5, 9), generator=generator),
+        "attention_mask": torch.ones(5, 9, dtype=torch.long),
+        "targets": torch.nn.functional.one_hot(gold, 3).float(),
+        "weights": weights[gold],
+        "text": torch.arange(5),
+    }
+    items = trainer.count_items(batch)
+    model = trainer.model.eval()
+    loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True, num_items_in_batch=items)
+    expected = torch.nn.functional.cross_entropy(outputs.logits, gold, weight=weights)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--loss", "regression"], "needs the column with the scores"),
+        (["--bins", "0"], "needs the column with the scores"),
+        (["--score_column", "score", "--bins", "1", "0"], "must ascend"),
+        (["--loss", "regression", "--score_column", "score", "--calibrate"], "--calibrate: means nothing"),
+        (["--loss", "focal", "--label_smoothing_factor", "0.1"], "only --loss cross_entropy has it"),
+        (["--class_weights", "1", "2"], "3 numbers above 0"),
+        (["--score_column", "score", "--bins", "0"], "3 --labels need 2 --bins"),
+        (["--unfreeze_epochs", "-1"], "--unfreeze_epochs -1.0: must be at least 0"),
+    ],
+)
+def test_flags_that_do_not_go_together(more: list[str], message: str, call: list[str], tmp_path: Path) -> None:
+    """Each is refused in one line before a model is loaded."""
+    with pytest.raises(Refusal, match=message) as refused:
+        run_sentiment.main([*call, *LABELLED, *more, "--output_dir", str(tmp_path / "run")])
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,389 @@
+"""Labelled files → what run_sentiment.py learns from: ordered shades, target shares, and rows of token ids.
+
+A label is a name, a score that falls between bins, or annotators' shares; whichever it is, a text gets the number of
+its shade, to be scored by, and a target, one number an output of the model, to be learned from.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from two_stage.duplicates import check_leakage, conflicting_rows
+from two_stage.handoff import Checkpoint
+from two_stage.recipe import Refusal, say
+from two_stage.tables import PlacedRow, column_value, number_value, read_rows, sample_rows, text_value
+from two_stage.trainer import pad_rows, row_lengths
+
+SENTIMENT_MODELS = ("BertForSequenceClassification", "SentimentModel")
+SPLITS = ("train", "validation", "test")
+COLUMNS = frozenset({"text", "text_pair", "gold", "predicted"})  # of predictions.csv, beside the labels
+
+
+class TextFlags(Protocol):
+    """The flags that say what is read; the script's settings have them."""
+
+    train_file: list[str] | None
+    validation_file: list[str] | None
+    test_file: list[str] | None
+    text_column: str
+    text_pair_column: str | None
+    label_column: str
+    labels: list[str] | None
+    score_column: str | None
+    bins: list[float] | None
+    soft_labels: bool
+    max_length: int | None
+    long_text: str | None
+    stride: int | None
+    max_train_samples: int | None
+    allow_leakage: bool
+    loss: str
+    class_weights: list[str] | None
+
+
+# --- Labels and scores → targets --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The shades in their order, and how a score falls into them."""
+
+    labels: list[str]  # none: a score is predicted, and there are no bins to name it
+    bins: list[float] | None = None
+    is_regression: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the head gives."""
+        return 1 if self.is_regression else len(self.labels)
+
+    def shade(self, score: float | np.ndarray) -> Any:
+        """The number of the shade that a score falls into; one on an edge falls into the higher shade."""
+        return np.digitize(score, self.bins or [])
+
+    def place(self, score: float) -> float:
+        """Where a score lies among the shades: 2.0 in the middle of the third, 2.5 on the edge to the fourth.
+
+        Straight lines lead from edge to edge; beyond the outer edges shades are as wide as their neighbours.
+        """
+        edges = np.array(self.bins)
+        low, high = 2 * edges[0] - edges[1], 2 * edges[-1] - edges[-2]
+        place = np.interp(score, [low, *edges, high], np.arange(len(edges) + 2) - 0.5)
+        return float(place.clip(0, len(edges)))
+
+
+def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
+    """The shades in their order: as typed, or those of a trained folder.
+
+    Raises:
+        Refusal: neither, and the message lists the labels found, whose order only the user knows; one label twice;
+            labels and bins that do not fit; or others than a trained folder's.
+    """
+    trained = trained_scale(checkpoint)
+    labels, is_regression = settings.labels, settings.loss == "regression"
+    if labels and len(set(labels)) < len(labels):
+        raise Refusal(f"--labels names one twice: {', '.join(labels)}")
+    if clashing := COLUMNS.intersection(labels or []):
+        raise Refusal(f"--labels: {min(clashing)} is a column of predictions.csv; call the label something else")
+    if trained:
+        asked = Scale(labels or trained.labels, settings.bins or trained.bins, is_regression or trained.is_regression)
+        if asked != trained or (settings.train_file and trained.is_regression and not is_regression):
+            raise Refusal(f"checkpoint {checkpoint.name}: was trained for {spoken_scale(trained)}, in this order")
+        return trained
+    if not settings.train_file:
+        raise Refusal(f"checkpoint {checkpoint.name}: is no sentiment model, and there is no --train_file to make one")
+    needed = len(settings.bins) + 1 if settings.bins else None
+    if labels and settings.score_column and needed != len(labels):
+        raise Refusal(f"{len(labels)} --labels need {len(labels) - 1} --bins between them, not {(needed or 1) - 1}")
+    if settings.soft_labels and settings.score_column and (needed or 0) < 3:
+        raise Refusal("--soft_labels from a score: needs two --bins at least, which say how wide a shade is")
+    if labels or (is_regression and not settings.bins):
+        return Scale(labels or [], settings.bins, is_regression)
+    if settings.score_column:
+        raise Refusal(f"give --labels, worst first: one for each of the {needed or ''} shades that --bins cut")
+    rows = (row for path in settings.train_file for row in read_rows(path))
+    found = sorted({str(column_value(row, settings.label_column, "label_column")) for row in rows})
+    raise Refusal(f"give --labels in their order, worst first; found: {', '.join(found)}")
+
+
+def trained_scale(checkpoint: Checkpoint) -> Scale | None:
+    """The scale that a folder of this script was trained for; None of an encoder."""
+    labels, config = checkpoint.trained_labels(*SENTIMENT_MODELS), checkpoint.config
+    if not labels:
+        return None
+    bins = getattr(config, "bins", None)
+    if config.problem_type == "regression":
+        return Scale(getattr(config, "shades", None) or [], bins, is_regression=True)
+    return Scale(labels, bins)
+
+
+def spoken_scale(scale: Scale) -> str:
+    """A scale in words."""
+    what = "scores" if scale.is_regression else "the labels"
+    return f"{what} {', '.join(scale.labels)}".strip() + (f" with --bins {scale.bins}" if scale.bins else "")
+
+
+def row_target(row: PlacedRow, settings: TextFlags, scale: Scale) -> tuple[int, list[float]]:
+    """The number of a row's shade, and what the model's outputs are held against.
+
+    Returns:
+        The shade, and of each output: a score alone for regression, else a share a label, which sum to 1.
+
+    Raises:
+        Refusal: a column is missing, a score is no number, a label is none of the scale's, or shares that are none.
+    """
+    if settings.score_column:
+        score = number_value(row, settings.score_column, "score_column")
+        shade = int(scale.shade(score))
+        if scale.is_regression:
+            return shade, [score]
+        place = scale.place(score) if settings.soft_labels else shade
+        return shade, [max(0.0, 1 - abs(place - i)) for i in range(scale.outputs)]
+    if settings.soft_labels:
+        shares = [number_value(row, label, "labels") for label in scale.labels]
+        if min(shares) < 0 or sum(shares) <= 0:
+            raise Refusal(f"{row[0]}: shares {shares} of the labels; none may be negative, and some must be above 0")
+        return int(np.argmax(shares)), [share / sum(shares) for share in shares]
+    label = column_value(row, settings.label_column, "label_column")
+    if label is None or str(label) not in scale.labels:
+        raise Refusal(f"{row[0]}: label {label!r} is none of {', '.join(scale.labels)} (--labels)")
+    shade = scale.labels.index(str(label))
+    return shade, [float(i == shade) for i in range(scale.outputs)]
+
+
+def is_labelled(row: PlacedRow, settings: TextFlags, scale: Scale) -> bool:
+    """Whether a row has a column that says its label."""
+    shares = scale.labels if settings.soft_labels else [settings.label_column]
+    columns = [settings.score_column] if settings.score_column else shares
+    return any(column in row[1] for column in columns)
+
+
+# --- Texts → token ids ------------------------------------------------------------------------------------------------
+
+
+class Reading(NamedTuple):
+    """How much of a text the model reads, and how; a trained folder keeps it."""
+
+    max_length: int = 128  # word pieces a row
+    long_text: str = "head"
+    stride: int = 32  # word pieces that neighbouring windows share
+
+
+def settled_reading(settings: TextFlags, checkpoint: Checkpoint) -> Reading:
+    """How texts are read: as the flags say, else as a trained folder was trained, else by default.
+
+    Raises:
+        Refusal: rows longer than the model's positions.
+    """
+    kept = Reading(max_length=min(Reading().max_length, checkpoint.config.max_position_embeddings))
+    trained, typed = getattr(checkpoint.config, "reading", {}), vars(settings)
+    for name in Reading._fields:
+        if name in trained or typed[name] is not None:
+            kept = kept._replace(**{name: trained[name] if typed[name] is None else typed[name]})
+    checkpoint.check_length(kept.max_length)
+    return kept
+
+
+@dataclass
+class Texts:
+    """One split: texts in the file's order, what they are held against, and what the model reads of them."""
+
+    texts: list[str]
+    pairs: list[str] | None
+    places: list[str]  # where each text came from
+    gold: np.ndarray | None  # the shade of each text: int (texts,); None: the file has no labels
+    targets: np.ndarray  # float (texts, outputs)
+    # input_ids, token_type_ids of pairs, text (its number), targets, weights
+    rows: Dataset = field(default_factory=lambda: Dataset.from_dict({}))
+    cut: int = 0  # texts that lost a part
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def whole(self) -> list[str]:
+        """All that is read of each row, as one text."""
+        return [" | ".join(both) for both in zip(self.texts, self.pairs, strict=True)] if self.pairs else self.texts
+
+
+def read_texts(paths: list[str], settings: TextFlags, scale: Scale, labelled: bool, limit: int | None = None) -> Texts:
+    """The texts of a split and their labels.
+
+    Args:
+        paths: labelled tables.
+        settings: names of the columns.
+        scale: the shades.
+        labelled: whether a file without labels is refused.
+        limit: rows to take; None takes all.
+
+    Raises:
+        Refusal: no row, a column is missing, a text is empty, or a label is none of the scale's.
+    """
+    rows = sample_rows(paths, limit)
+    if not rows:
+        raise Refusal(f"{', '.join(paths)}: no row in it")
+    texts = [text_value(row, settings.text_column, "text_column") for row in rows]
+    pair_column = settings.text_pair_column
+    pairs = [text_value(row, pair_column, "text_pair_column") for row in rows] if pair_column else None
+    found = [row_target(row, settings, scale) for row in rows if labelled or is_labelled(row, settings, scale)]
+    if found and len(found) < len(rows):
+        raise Refusal(f"{', '.join(paths)}: {len(found)} of {len(rows)} rows have a label; label all or none")
+    gold = np.array([shade for shade, _ in found]) if found else None
+    targets = np.array([target for _, target in found]) if found else np.zeros((len(rows), scale.outputs))
+    return Texts(texts, pairs, [place for place, _ in rows], gold, targets)
+
+
+def keep(pieces: list[int], room: int, reading: Reading) -> list[list[int]]:
+    """What the model reads of a text of so many word pieces: one row, or several windows over all of it.
+
+    Args:
+        pieces: a text's token ids.
+        room: word pieces that fit a row.
+        reading: its long_text and stride. A quarter from the head and the rest from the tail beat the head alone in
+            Sun et al. 2019, section 5.3.1.
+
+    Returns:
+        One list of ids a row, each `room` at most.
+    """
+    if len(pieces) <= room or reading.long_text == "head":
+        return [pieces[:room]]
+    if reading.long_text == "head_tail":
+        return [pieces[: room // 4] + pieces[room // 4 - room :]]
+    shared = min(reading.stride, room // 2)
+    return [pieces[start : start + room] for start in range(0, len(pieces) - shared, room - shared)]
+
+
+def tokenize_texts(split: Texts, reading: Reading, tokenizer: PreTrainedTokenizerBase, weights: np.ndarray) -> None:
+    """Give a split its rows: [CLS] text [SEP], or [CLS] text [SEP] second text [SEP], as long as the text.
+
+    Rows of one text, its windows, share its weight. A second text is read whole, or half a row of it.
+
+    Args:
+        split: as read; gets `rows` and `cut`.
+        reading: how much of a text.
+        tokenizer: the checkpoint's.
+        weights: how much each text counts in the loss: float (texts,).
+    """
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    pieces = word_pieces(split.texts, tokenizer)
+    seconds = word_pieces(split.pairs, tokenizer) if split.pairs else [[] for _ in pieces]
+    columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "token_type_ids", "text", "targets", "weights")}
+    for number, (first, second) in enumerate(zip(pieces, seconds, strict=True)):
+        tail = [*second[: reading.max_length // 2 - 1], sep] if split.pairs else []
+        room = reading.max_length - 2 - len(tail)
+        parts = keep(first, room, reading)
+        split.cut += (len(first) > room and reading.long_text != "windows") or len(second) >= reading.max_length // 2
+        for part in parts:
+            columns["input_ids"].append([cls, *part, sep, *tail])
+            columns["token_type_ids"].append([0] * (len(part) + 2) + [1] * len(tail))
+            columns["text"].append(number)
+            columns["targets"].append(split.targets[number].tolist())
+            columns["weights"].append(float(weights[number]) / len(parts))
+    if not split.pairs:
+        del columns["token_type_ids"]
+    split.rows = Dataset.from_dict(columns)
+
+
+def word_pieces(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of each text, whole, without special tokens."""
+    return tokenizer(
+        texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )["input_ids"]
+
+
+def class_weights(settings: TextFlags, scale: Scale, gold: np.ndarray) -> np.ndarray:
+    """How much a text of each shade counts: float (labels,).
+
+    `balanced` gives each shade that occurs the same weight in all: texts / (shades × texts of the shade), as
+    scikit-learn has it.
+
+    Raises:
+        Refusal: neither `balanced` nor one positive number a label.
+    """
+    if settings.class_weights is None:
+        return np.ones(max(len(scale.labels), 1))
+    counts = np.bincount(gold, minlength=len(scale.labels))
+    if settings.class_weights == ["balanced"]:
+        return len(gold) / ((counts > 0).sum() * np.maximum(counts, 1))
+    try:
+        weights = np.array([float(weight) for weight in settings.class_weights])
+    except ValueError:
+        weights = np.zeros(0)
+    if len(weights) != len(scale.labels) or not (np.isfinite(weights) & (weights > 0)).all():
+        raise Refusal(
+            f"--class_weights: `balanced`, or {len(scale.labels)} numbers above 0, one a label in their order"
+        )
+    return weights
+
+
+def load_splits(
+    settings: TextFlags, scale: Scale, reading: Reading, tokenizer: PreTrainedTokenizerBase
+) -> tuple[dict[str, Texts], dict[str, str]]:
+    """The splits that were given: read, checked, also against each other, and tokenized.
+
+    Returns:
+        name → split, in the order train, validation, test; and facts on them for the model card.
+
+    Raises:
+        Refusal: see `read_texts`; or a text stands in two splits.
+    """
+    splits: dict[str, Texts] = {}
+    for name in SPLITS:
+        if paths := getattr(settings, f"{name}_file"):
+            limit = settings.max_train_samples if name == "train" else None
+            splits[name] = read_texts(paths, settings, scale, labelled=name != "test", limit=limit)
+    texts = {name: split.whole for name, split in splits.items()}
+    copies = check_leakage(texts, {name: split.places for name, split in splits.items()}, settings.allow_leakage)
+    facts = {}
+    for name, split in splits.items():
+        weights = np.ones(len(split))
+        if name == "train" and split.gold is not None:
+            weights = class_weights(settings, scale, split.gold)[split.gold]
+        tokenize_texts(split, reading, tokenizer, weights)
+        if name != "train":  # rows of like length share a batch; `text` says whose they are
+            split.rows = split.rows.select(np.argsort(row_lengths(split.rows), kind="stable")[::-1])
+        facts[name] = split_line(split, scale)
+        say(f"{name}: {facts[name]}{split_warnings(name, split, scale, reading)}")
+    if copies:
+        facts["texts in two splits"] = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in copies.items())
+    return splits, facts
+
+
+def split_line(split: Texts, scale: Scale) -> str:
+    """How many texts a split holds, and how many of each label."""
+    if split.gold is None:
+        counted = "no labels"
+    elif scale.labels:
+        counts = np.bincount(split.gold, minlength=len(scale.labels))
+        counted = ", ".join(f"{count} {label}" for label, count in zip(scale.labels, counts, strict=True))
+    else:
+        counted = f"scores from {split.targets.min():g} to {split.targets.max():g}"
+    return f"{len(split):,} texts: {counted}"
+
+
+def split_warnings(name: str, split: Texts, scale: Scale, reading: Reading) -> str:
+    """How many texts of a split are not read whole, and what in it is odd; often nothing."""
+    warnings = ""
+    if split.cut:
+        lost = "middle" if reading.long_text == "head_tail" else "end (--long_text head_tail or windows reads more)"
+        warnings += f"; {split.cut:,} are longer than --max_length {reading.max_length} and lost their {lost}"
+    if name == "train" and split.gold is not None and scale.labels:
+        counts = np.bincount(split.gold, minlength=len(scale.labels))
+        if missing := [label for label, count in zip(scale.labels, counts, strict=True) if not count]:
+            warnings += f"\n! no training text is labelled {', '.join(missing)}: it will hardly ever be predicted"
+        if odd := conflicting_rows(split.whole, split.gold.tolist()):
+            places = " and ".join(split.places[i] for i in odd[0])
+            warnings += f"\n! {len(odd)} training texts stand there twice with different labels, first {places}"
+    return warnings
+
+
+def collate(examples: list[dict[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
+    """Rows → a batch as long as its longest text."""
+    padding = {
+        name: value for name, value in (("input_ids", pad_token_id), ("token_type_ids", 0)) if name in examples[0]
+    }
+    return pad_rows(examples, padding, fixed=("text", "targets", "weights"))

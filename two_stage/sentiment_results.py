@@ -1,0 +1,198 @@
+"""What a sentiment run leaves beside its weights: scores with intervals, predictions, pictures, the card's tables."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from two_stage.calibration import calibration_scores, reliability, softmax
+from two_stage.intervals import bootstrap_intervals
+from two_stage.labelled_texts import Scale, Texts
+from two_stage.pictures import draw_confusion_matrix, draw_learning_curves, draw_reliability
+from two_stage.report import HEADLINES, Findings, markdown_cell
+from two_stage.scores import SentimentScores, confusion_matrix, label_scores, regression_scores, shade_scores
+
+CALIBRATION = ("calibration_error", "negative_log_likelihood")
+# An interval of it would lie too high: what is biased by few texts is biased once more in a resample of them.
+NO_INTERVAL = frozenset({"calibration_error"})
+CURVES = ("macro_f1", "quadratic_kappa", "accuracy", "pearson")
+
+
+class SplitScores:
+    """The scores of one split: called with what `row_results` kept, it remembers each text's logits."""
+
+    def __init__(self, split: Texts, scale: Scale, temperature: float = 1.0) -> None:
+        self.split, self.scale = split, scale
+        self.temperature = temperature  # what the model's head was divided by
+        self.gold = split.gold if split.gold is not None else np.zeros(len(split), dtype=np.int64)
+        self.logits = np.zeros((len(split), scale.outputs))
+        self.is_scored = False
+
+    def __call__(self, evaluated: Any) -> dict[str, float]:
+        """The mean loss of a text, and its scores; a text in windows has their mean loss and mean logits.
+
+        Args:
+            evaluated: `predictions`, a row's loss and logits: (rows, 1 + outputs); `label_ids`, its text: (rows,).
+        """
+        numbers, results = evaluated.label_ids, evaluated.predictions.astype(np.float64)
+        sums = np.zeros((len(self.split), results.shape[1]))
+        np.add.at(sums, numbers, results)
+        means = sums / np.bincount(numbers, minlength=len(sums))[:, None]
+        self.logits, self.is_scored = means[:, 1:], True
+        scores = {"loss": float(means[:, 0].mean())}
+        return scores | self.scores() if self.split.gold is not None else scores
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Of each text a share a label: (texts, labels)."""
+        return softmax(self.logits)
+
+    @property
+    def uncalibrated(self) -> np.ndarray:
+        """The same at temperature 1, as the model was trained."""
+        return softmax(self.logits * self.temperature)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The likeliest shade of each text, or the one that its score falls into: int (texts,)."""
+        return self.scale.shade(self.logits[:, 0]) if self.scale.is_regression else self.logits.argmax(axis=1)
+
+    def scores(self, counts: np.ndarray | None = None) -> dict[str, Any]:
+        """All scores: of the texts as they are, or of resamples.
+
+        Args:
+            counts: how often each text was drawn: int (draws, texts).
+
+        Returns:
+            Name → float, or with counts (draws,).
+        """
+        found: dict[str, Any] = {}
+        if self.scale.labels and counts is not None:
+            found |= shade_scores(self.confusion(counts))
+        elif self.scale.labels:
+            found |= SentimentScores(keep_in_memory=True).compute(
+                predictions=self.predicted, references=self.gold, labels=len(self.scale.labels)
+            )
+        if self.scale.is_regression:
+            found |= regression_scores(self.split.targets[:, 0], self.logits[:, 0], counts)
+        else:
+            found |= calibration_scores(self.probabilities, self.gold, counts)
+        return {name: float(value) for name, value in found.items()} if counts is None else found
+
+    def confusion(self, counts: np.ndarray | None = None) -> np.ndarray:
+        """Texts of each gold and predicted shade: (labels, labels), or of each resample (draws, labels, labels)."""
+        return confusion_matrix(self.gold, self.predicted, len(self.scale.labels), counts)
+
+
+def final_scores(scored: SplitScores, prefix: str) -> dict[str, float]:
+    """All scores of a split, the ends of their 95 % intervals, and what they were before calibration.
+
+    Args:
+        scored: a labelled split.
+        prefix: of the names, `eval_` or `test_`.
+
+    Returns:
+        PREFIXscore, PREFIXscore_low, PREFIXscore_high; of a calibrated model also PREFIXscore_uncalibrated of two.
+    """
+    scores = {prefix + name: value for name, value in scored.scores().items()}
+    for name, (low, high) in bootstrap_intervals(scored.scores, len(scored.split)).items():
+        if name not in NO_INTERVAL:
+            scores |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
+    if scored.temperature != 1:
+        before = calibration_scores(scored.uncalibrated, scored.gold)
+        scores |= {f"{prefix}{name}_uncalibrated": float(before[name]) for name in CALIBRATION}
+    return scores
+
+
+def write_predictions(path: Path, scored: SplitScores) -> None:
+    """Write predictions.csv: text, second text, gold, predicted, and a probability a label or the predicted score.
+
+    A cell that begins with = + - @ or a tab and is no number gets a ' in front, or a spreadsheet would run it as a
+    formula.
+    """
+    split, labels = scored.split, scored.scale.labels
+    header = ["text", *(["text_pair"] if split.pairs else []), "gold", "predicted"]
+    header += ["gold_score", "predicted_score"] if scored.scale.is_regression else labels
+    numbers = scored.logits if scored.scale.is_regression else scored.probabilities
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(safe_cell(name) for name in header)
+        for i, text in enumerate(split.texts):
+            cells = [text, *([split.pairs[i]] if split.pairs else [])]
+            cells.append(labels[split.gold[i]] if split.gold is not None and labels else "")
+            cells.append(labels[scored.predicted[i]] if labels else "")
+            if scored.scale.is_regression:
+                cells.append("" if split.gold is None else f"{split.targets[i, 0]:g}")
+            writer.writerow([safe_cell(cell) for cell in cells] + [f"{number:.6f}" for number in numbers[i]])
+
+
+def safe_cell(text: str) -> str:
+    """Text that a spreadsheet takes for text; a number such as -1 is none that it could run."""
+    is_risky = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not re.fullmatch(r"[+-]\d+([.,]\d+)?", text)
+    return f"'{text}" if is_risky else text
+
+
+def label_table(scored: SplitScores) -> dict[str, Any]:
+    """What label_scores.json says of a split: each label's scores, who was taken for whom, and the calibration."""
+    labels = scored.scale.labels
+    table: dict[str, Any] = {}
+    if labels:
+        confusion = scored.confusion()
+        columns = {name: value.tolist() for name, value in label_scores(confusion).items()}
+        of_label = ({name: column[i] for name, column in columns.items()} for i in range(len(labels)))
+        table["labels"] = dict(zip(labels, of_label, strict=True))
+        table["confusion_matrix"] = confusion.tolist()  # rows gold, columns predicted
+    if not scored.scale.is_regression:
+        bins = reliability(scored.probabilities, scored.gold)._asdict()
+        table["reliability"] = {
+            name: [None if np.isnan(value) else value for value in column.tolist()] for name, column in bins.items()
+        }
+    return table
+
+
+def write_results(
+    folder: Path, scored: dict[str, SplitScores], log_history: list[dict[str, float]], facts: dict[str, str]
+) -> Findings:
+    """Write label_scores.json and the pictures.
+
+    Args:
+        folder: the run's.
+        scored: the labelled splits that were scored, by name; the last is shown, the test's where there is one.
+        log_history: of the trainer's state.
+        facts: name → value, for the model card.
+
+    Returns:
+        What the model card says of all this.
+    """
+    sections = []
+    if scored:
+        tables = json.dumps({name: label_table(split) for name, split in scored.items()}, indent=1, ensure_ascii=False)
+        (folder / "label_scores.json").write_text(tables + "\n", encoding="utf-8")
+        sections += draw_scores(folder, *list(scored.items())[-1])
+    if draw_learning_curves(folder / "learning_curves.png", log_history, {name: HEADLINES[name] for name in CURVES}):
+        sections.append("## Training\n\n![Learning curves](learning_curves.png)")
+    return Findings(facts, tuple(sections))
+
+
+def draw_scores(folder: Path, name: str, scored: SplitScores) -> list[str]:
+    """Draw who was taken for whom, and whether probabilities mean what they say; returns the card's sections."""
+    sections = []
+    table = label_table(scored)
+    if scored.scale.labels:
+        counts = np.array(table["confusion_matrix"])
+        draw_confusion_matrix(folder / "confusion_matrix.png", counts, scored.scale.labels, f"{name} texts")
+        lines = ["## Labels", "", f"| label ({name}) | precision | recall | F1 | texts |", "|---|---|---|---|---|"]
+        for label, found in table["labels"].items():
+            shares = " | ".join(f"{found[key]:.3f}" for key in ("precision", "recall", "f1"))
+            lines.append(f"| {markdown_cell(label)} | {shares} | {found['support']} |")
+        sections.append("\n".join([*lines, "", "![Confusion matrix](confusion_matrix.png)"]))
+    if not scored.scale.is_regression:
+        curves = {"as trained": reliability(scored.uncalibrated, scored.gold)}
+        if scored.temperature != 1:
+            curves["calibrated"] = reliability(scored.probabilities, scored.gold)
+        draw_reliability(folder / "reliability.png", curves, f"{name} texts")
+        sections.append("## Can its probabilities be trusted?\n\n![Reliability diagram](reliability.png)")
+    return sections
