@@ -246,16 +246,20 @@ class NerTrainer(ExactTrainer):
         """Cross-entropy in nats, over the words of the whole step."""
         labels = inputs.pop("labels")  # with labels the model would work out a mean of its own
         outputs = model(**inputs)
-        words = F.cross_entropy(outputs.logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
-        loss = self.step_mean(words[None], num_items_in_batch)
+        loss = self.step_mean(self.sentence_losses(outputs.logits, labels).sum()[None], num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def row_results(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Of each sentence: its summed loss, then each piece's label: (rows, 1 + length)."""
         labels = inputs.pop("labels")
-        logits = model(**inputs).logits.float()
-        losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
-        return torch.cat([losses[:, None], logits.argmax(-1).float()], dim=1), labels
+        logits = model(**inputs).logits
+        return torch.cat([self.sentence_losses(logits, labels)[:, None], logits.argmax(-1).float()], dim=1), labels
+
+    def sentence_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Summed cross-entropy of each sentence's words: logits (rows, length, tags) → (rows,)."""
+        smoothing = self.args.label_smoothing_factor
+        words = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", label_smoothing=smoothing)
+        return words.sum(dim=1)
 
 
 # --- Scores -----------------------------------------------------------------------------------------------------------

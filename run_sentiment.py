@@ -220,6 +220,8 @@ def head_settings(settings: Settings, scale: Scale, reading: Reading, checkpoint
     head |= {"classifier_dropout": settings.head_dropout, "bins": scale.bins}
     head = {name: value for name, value in head.items() if value is not None}
     head |= {"reading": reading._asdict(), "reads_pairs": pairs}
+    if settings.train_file:
+        head["head_temperature"] = None  # of a folder that is trained on, it holds no more
     if scale.is_regression:
         names, head["shades"], head["problem_type"] = ["score"], scale.labels, "regression"
     else:
@@ -262,19 +264,17 @@ class SentimentTrainer(ExactTrainer):
         return outputs, self.loss(outputs.logits, targets), weights, text
 
 
-def chosen_loss(settings: Settings, label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of the flags: logits and targets (rows, outputs) → (rows,).
+def chosen_loss(settings: Settings, scale: Scale, label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of the flags, or of a folder that predicts scores: logits and targets (rows, outputs) → (rows,).
 
     Raises:
         Refusal: label smoothing asked of a loss that has none.
     """
     if label_smoothing and settings.loss != "cross_entropy":
         raise Refusal(f"--label_smoothing_factor {label_smoothing}: only --loss cross_entropy has it")
-    options = {
-        "cross_entropy": {"label_smoothing": label_smoothing},
-        "focal": {"gamma": settings.focal_gamma},
-    }
-    return partial(LOSSES[settings.loss], **options.get(settings.loss, {}))
+    name = "regression" if scale.is_regression else settings.loss
+    options = {"cross_entropy": {"label_smoothing": label_smoothing}, "focal": {"gamma": settings.focal_gamma}}
+    return partial(LOSSES[name], **options.get(name, {}))
 
 
 def score_splits(trainer: SentimentTrainer, scored: dict[str, SplitScores], calibrated: bool) -> dict[str, float]:
@@ -351,7 +351,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if len(seeds) > 1:
         return run_seeds(main, argv, seeds, training.output_dir)
     training.seed = seeds[0]
-    loss = chosen_loss(settings, training.label_smoothing_factor)
     checkpoint = open_checkpoint(settings.checkpoint)
     reading = settled_reading(settings, checkpoint)
     recipe |= reading._asdict()
@@ -362,6 +361,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if run.scores is not None:
         return left_as_it_is(run)
     scale = label_scale(settings, checkpoint)
+    loss = chosen_loss(settings, scale, training.label_smoothing_factor)
     head = head_settings(settings, scale, reading, checkpoint)
     splits, facts = load_splits(settings, scale, reading, checkpoint.tokenizer)
     if settings.check_only:

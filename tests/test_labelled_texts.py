@@ -337,6 +337,13 @@ def test_a_test_file_has_all_labels_or_none(flags: dict[str, Any], label: dict[s
     assert split.gold.tolist() == [2, 2]
 
 
+def test_shares_of_some_labels_are_not_taken_for_none(tmp_path: Path) -> None:
+    """A column a label; of a test file too, one that lacks is told, and the file is not predicted as if unlabelled."""
+    paths = table(tmp_path, "a.jsonl", [{"text": "Profit rose.", "bad": 0, "good": 1}])
+    with pytest.raises(Refusal, match="row 1: no column so-so"):
+        read_texts(paths, Settings(soft_labels=True), SCALE, labelled=False)
+
+
 @pytest.mark.parametrize(
     ("text", "found"), [("", "is empty"), (" \t\n", "is empty"), (None, "is empty"), (3, "holds 3")]
 )
@@ -669,6 +676,15 @@ def test_an_unknown_label_of_any_split_is_refused(tmp_path: Path, tokenizer: Pre
         load_splits(asked, SCALE, SHORT, tokenizer)
 
 
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_only_a_test_file_may_lack_labels(name: str, tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """What is trained on, or scored every epoch, needs them."""
+    asked = three_splits(tmp_path)
+    setattr(asked, f"{name}_file", table(tmp_path, "bare.jsonl", [{"text": "Margin grew"}]))
+    with pytest.raises(Refusal, match=r"bare\.jsonl row 1: no column label"):
+        load_splits(asked, SCALE, SHORT, tokenizer)
+
+
 def printed(folder: Path, tokenizer: PreTrainedTokenizerBase, capsys: Any, rows: list[Any], **reading: Any) -> str:
     """What is said of a training file, whose second texts are in the column firm, if it has that."""
     pair_column = "firm" if "firm" in rows[0] else None
@@ -738,7 +754,8 @@ SCORED: dict[str, Any] = {"score_column": "score"}
 @pytest.mark.parametrize(
     ("flags", "found"),
     [
-        ({"labels": ["bad", "good", "bad"]}, "--labels names one twice: bad, good, bad"),
+        ({"labels": ["bad", "good", "bad"]}, "--labels bad, good, bad: two at least are needed, and each once"),
+        ({"labels": ["good"]}, "--labels good: two at least are needed, and each once"),
         ({"labels": ["bad", "gold"]}, r"--labels: gold is a column of predictions\.csv"),
         ({"labels": ["text", "good"]}, r"--labels: text is a column of predictions\.csv"),
         ({"labels": SHADES, **SCORED}, "3 --labels need 2 --bins between them, not 0"),

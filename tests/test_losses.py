@@ -49,16 +49,28 @@ def test_focal_at_zero_is_cross_entropy() -> None:
 
 
 def test_ordinal_by_hand() -> None:
-    """Cumulated, the shares 1/2, 1/4, 1/4 are 1/2, 3/4, 1; the gold labels' are 1 1 1, 0 1 1, 0 0 1."""
-    expected = [0.25 + 0.0625, 0.25 + 0.0625, 0.25 + 0.5625]
-    assert ordinal(LOGITS.repeat(3, 1), one_hot(0, 1, 2)).tolist() == pytest.approx(expected)
+    """Of gold shade 0 the target is 1, e^-1.5, e^-3 over their sum; of gold shade 1 it is e^-1.5, 1, e^-1.5."""
+    near, far = math.exp(-1.5), math.exp(-3)
+    first = (math.log(2) + (near + far) * math.log(4)) / (1 + near + far)
+    second = (near * math.log(2) + (1 + near) * math.log(4)) / (1 + 2 * near)
+    assert ordinal(LOGITS.repeat(2, 1), one_hot(0, 1)).tolist() == pytest.approx([first, second])
+    shares = torch.tensor([[0.5, 0.5, 0.0]])
+    assert ordinal(LOGITS, shares).tolist() == pytest.approx([(first + second) / 2])
 
 
-@given(st.integers(0, 6), st.integers(0, 6))
-def test_a_sure_miss_costs_its_distance(gold: int, predicted: int) -> None:
-    """With all mass on one shade the ordinal loss is how many shades it is off."""
-    logits = 100.0 * one_hot(predicted, labels=7)
-    assert ordinal(logits, one_hot(gold, labels=7)).item() == pytest.approx(abs(gold - predicted), abs=1e-5)
+@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 6))
+def test_a_miss_further_off_costs_more(gold: int, one: int, other: int) -> None:
+    """The same certainty, one and another number of shades away on the same side of the gold one."""
+    losses = [ordinal(5.0 * one_hot(shade, labels=7), one_hot(gold, labels=7)).item() for shade in (one, other)]
+    if (one - gold) * (other - gold) >= 0:
+        assert (losses[0] < losses[1]) == (abs(one - gold) < abs(other - gold))
+
+
+def test_ordinal_without_neighbours_is_cross_entropy() -> None:
+    """Where shares fall at once, nothing is left to the neighbours."""
+    logits = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    targets = one_hot(*range(5), *[2] * 15, labels=5)
+    assert ordinal(logits, targets, fall=50.0).tolist() == pytest.approx(cross_entropy(logits, targets).tolist())
 
 
 def test_squared_error_by_hand() -> None:

@@ -1,9 +1,12 @@
 """Words and word pieces: every word keeps its tag, and every word gets one prediction."""
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -70,3 +73,12 @@ def test_labels_have_one_order(tokenizer: PreTrainedTokenizerBase) -> None:
         "B-PER",
         "I-PER",
     ]
+
+
+def test_label_smoothing_counts_labelled_words_alone() -> None:
+    """Two words of two tags, smoothed by 0.2: 0.9 of one and 0.1 of the other; a piece without a label adds nothing."""
+    trainer = SimpleNamespace(args=SimpleNamespace(label_smoothing_factor=0.2))
+    logits = torch.tensor([[[math.log(3.0), 0.0], [0.0, 0.0], [5.0, -5.0]]])
+    labels = torch.tensor([[0, 1, run_ner.NO_LABEL]])
+    expected = -0.9 * math.log(0.75) - 0.1 * math.log(0.25) + math.log(2)
+    assert run_ner.NerTrainer.sentence_losses(trainer, logits, labels).tolist() == pytest.approx([expected])

@@ -85,8 +85,8 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
     """
     trained = trained_scale(checkpoint)
     labels, is_regression = settings.labels, settings.loss == "regression"
-    if labels and len(set(labels)) < len(labels):
-        raise Refusal(f"--labels names one twice: {', '.join(labels)}")
+    if labels and (len(set(labels)) < len(labels) or len(labels) == 1):
+        raise Refusal(f"--labels {', '.join(labels)}: two at least are needed, and each once")
     if clashing := COLUMNS.intersection(labels or []):
         raise Refusal(f"--labels: {min(clashing)} is a column of predictions.csv; call the label something else")
     if trained:
@@ -111,12 +111,14 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
 
 
 def trained_scale(checkpoint: Checkpoint) -> Scale | None:
-    """The scale that a folder of this script was trained for; None of an encoder."""
+    """The scale that a sentiment model was trained for, by this script or another; None of an encoder."""
     labels, config = checkpoint.trained_labels(*SENTIMENT_MODELS), checkpoint.config
     if not labels:
         return None
+    if config.problem_type == "multi_label_classification":
+        raise Refusal(f"checkpoint {checkpoint.name}: gives each text several labels; here each text has one")
     bins = getattr(config, "bins", None)
-    if config.problem_type == "regression":
+    if config.problem_type == "regression" or len(labels) == 1:
         return Scale(getattr(config, "shades", None) or [], bins, is_regression=True)
     return Scale(labels, bins)
 
