@@ -448,7 +448,7 @@ def test_class_weights_are_torchs(tiny_folder: Path) -> None:
         (["--loss", "regression", "--score_column", "score", "--calibrate"], "--calibrate: means nothing"),
         (["--loss", "focal", "--label_smoothing_factor", "0.1"], "only --loss cross_entropy has it"),
         (["--class_weights", "1", "2"], "3 numbers above 0"),
-        (["--score_column", "score", "--bins", "0"], "3 --labels need 2 --bins"),
+        (["--score_column", "score", "--bins", "0"], "3 --labels and 1 --bins"),
         (["--unfreeze_epochs", "-1"], "--unfreeze_epochs -1.0: must be at least 0"),
     ],
 )

@@ -4,6 +4,7 @@ A label is a name, a score that falls between bins, or annotators' shares; which
 its shade, to be scored by, and a target, one number an output of the model, to be learned from.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -44,6 +45,13 @@ class TextFlags(Protocol):
     loss: str
     class_weights: list[str] | None
 
+
+# What a text that is cut has lost; in windows, only a second text is cut
+LOST = {
+    "head": "end (--long_text head_tail or windows reads more)",
+    "head_tail": "middle",
+    "windows": "second text's end",
+}
 
 # --- Labels and scores → targets --------------------------------------------------------------------------------------
 
@@ -93,21 +101,35 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
         asked = Scale(labels or trained.labels, settings.bins or trained.bins, is_regression or trained.is_regression)
         if asked != trained or (settings.train_file and trained.is_regression and not is_regression):
             raise Refusal(f"checkpoint {checkpoint.name}: was trained for {spoken_scale(trained)}, in this order")
+        if settings.score_column and not trained.is_regression and not trained.bins:
+            raise Refusal(f"checkpoint {checkpoint.name}: was trained for labels by name; leave out --score_column")
+        check_scores(settings, trained)
         return trained
     if not settings.train_file:
         raise Refusal(f"checkpoint {checkpoint.name}: is no sentiment model, and there is no --train_file to make one")
-    needed = len(settings.bins) + 1 if settings.bins else None
-    if labels and settings.score_column and needed != len(labels):
-        raise Refusal(f"{len(labels)} --labels need {len(labels) - 1} --bins between them, not {(needed or 1) - 1}")
-    if settings.soft_labels and settings.score_column and (needed or 0) < 3:
-        raise Refusal("--soft_labels from a score: needs two --bins at least, which say how wide a shade is")
-    if labels or (is_regression and not settings.bins):
-        return Scale(labels or [], settings.bins, is_regression)
-    if settings.score_column:
-        raise Refusal(f"give --labels, worst first: one for each of the {needed or ''} shades that --bins cut")
+    if labels or settings.score_column:
+        scale = Scale(labels or [], settings.bins, is_regression)
+        check_scores(settings, scale)
+        return scale
+    if settings.soft_labels:
+        raise Refusal("give --labels in their order, worst first: each is the name of a column with its shares")
     rows = (row for path in settings.train_file for row in read_rows(path))
     found = sorted({str(column_value(row, settings.label_column, "label_column")) for row in rows})
     raise Refusal(f"give --labels in their order, worst first; found: {', '.join(found)}")
+
+
+def check_scores(settings: TextFlags, scale: Scale) -> None:
+    """Refuse a --score_column whose scores fall into no shade, or into shades of no width."""
+    labels, bins = scale.labels, scale.bins or []
+    if not settings.score_column or (scale.is_regression and not labels and not bins):
+        return
+    if len(labels) != len(bins) + 1 or not bins:
+        raise Refusal(
+            f"--score_column: {len(labels)} --labels and {len(bins)} --bins; give the labels, worst first, and one "
+            f"score fewer, where each ends and the next begins{'' if bins else ', or take --loss regression'}"
+        )
+    if settings.soft_labels and len(bins) < 2:
+        raise Refusal("--soft_labels from a score: needs two --bins at least, which say how wide a shade is")
 
 
 def trained_scale(checkpoint: Checkpoint) -> Scale | None:
@@ -145,9 +167,11 @@ def row_target(row: PlacedRow, settings: TextFlags, scale: Scale) -> tuple[int, 
             return shade, [score]
         place = scale.place(score) if settings.soft_labels else shade
         return shade, [max(0.0, 1 - abs(place - i)) for i in range(scale.outputs)]
+    if scale.is_regression:
+        raise Refusal(f"{row[0]}: the model predicts scores; name the column that has them with --score_column")
     if settings.soft_labels:
         shares = [number_value(row, label, "labels") for label in scale.labels]
-        if min(shares) < 0 or sum(shares) <= 0:
+        if min(shares) < 0 or not 0 < sum(shares) < math.inf:
             raise Refusal(f"{row[0]}: shares {shares} of the labels; none may be negative, and some must be above 0")
         return int(np.argmax(shares)), [share / sum(shares) for share in shares]
     label = column_value(row, settings.label_column, "label_column")
@@ -262,7 +286,8 @@ def keep(pieces: list[int], room: int, reading: Reading) -> list[list[int]]:
 def tokenize_texts(split: Texts, reading: Reading, tokenizer: PreTrainedTokenizerBase, weights: np.ndarray) -> None:
     """Give a split its rows: [CLS] text [SEP], or [CLS] text [SEP] second text [SEP], as long as the text.
 
-    Rows of one text, its windows, share its weight. A second text is read whole, or half a row of it.
+    Rows of one text, its windows, share its weight. A second text is read whole where the row has room for both, else
+    half a row of it at least.
 
     Args:
         split: as read; gets `rows` and `cut`.
@@ -275,10 +300,11 @@ def tokenize_texts(split: Texts, reading: Reading, tokenizer: PreTrainedTokenize
     seconds = word_pieces(split.pairs, tokenizer) if split.pairs else [[] for _ in pieces]
     columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "token_type_ids", "text", "targets", "weights")}
     for number, (first, second) in enumerate(zip(pieces, seconds, strict=True)):
-        tail = [*second[: reading.max_length // 2 - 1], sep] if split.pairs else []
+        most = max(reading.max_length // 2 - 1, reading.max_length - 3 - len(first))
+        tail = [*second[:most], sep] if split.pairs else []
         room = reading.max_length - 2 - len(tail)
         parts = keep(first, room, reading)
-        split.cut += (len(first) > room and reading.long_text != "windows") or len(second) >= reading.max_length // 2
+        split.cut += (len(first) > room and reading.long_text != "windows") or len(second) > most
         for part in parts:
             columns["input_ids"].append([cls, *part, sep, *tail])
             columns["token_type_ids"].append([0] * (len(part) + 2) + [1] * len(tail))
@@ -371,8 +397,8 @@ def split_warnings(name: str, split: Texts, scale: Scale, reading: Reading) -> s
     """How many texts of a split are not read whole, and what in it is odd; often nothing."""
     warnings = ""
     if split.cut:
-        lost = "middle" if reading.long_text == "head_tail" else "end (--long_text head_tail or windows reads more)"
-        warnings += f"; {split.cut:,} are longer than --max_length {reading.max_length} and lost their {lost}"
+        warnings += f"; {split.cut:,} are longer than --max_length {reading.max_length} and lost their "
+        warnings += LOST[reading.long_text]
     if name == "train" and split.gold is not None and scale.labels:
         counts = np.bincount(split.gold, minlength=len(scale.labels))
         if missing := [label for label, count in zip(scale.labels, counts, strict=True) if not count]:

@@ -124,9 +124,10 @@ def write_predictions(path: Path, scored: SplitScores) -> None:
             cells = [text, *([split.pairs[i]] if split.pairs else [])]
             cells.append(labels[split.gold[i]] if split.gold is not None and labels else "")
             cells.append(labels[scored.predicted[i]] if labels else "")
+            figures = [f"{number:.6f}" for number in numbers[i]]
             if scored.scale.is_regression:
-                cells.append("" if split.gold is None else f"{split.targets[i, 0]:g}")
-            writer.writerow([safe_cell(cell) for cell in cells] + [f"{number:.6f}" for number in numbers[i]])
+                figures.insert(0, "" if split.gold is None else f"{split.targets[i, 0]:.6f}")
+            writer.writerow([safe_cell(cell) for cell in cells] + figures)
 
 
 def safe_cell(text: str) -> str:

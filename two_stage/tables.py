@@ -270,7 +270,7 @@ def number_value(row: PlacedRow, column: str, flag: str) -> float:
     value = column_value(row, column, flag)
     try:
         number = math.nan if isinstance(value, bool) or value is None else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise Refusal(f"{row[0]}: column {column} holds {value!r}; a finite number is expected (--{flag})")
