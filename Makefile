@@ -24,7 +24,7 @@ quickstart: $(INSTALLED)  ## both stages on made-up financial news, in minutes o
 	@$(RUN) -m two_stage.report outputs/quickstart/pretraining outputs/quickstart/sentiment outputs/quickstart/ner
 
 test: $(INSTALLED)  ## the fast tests, offline, under two minutes
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)  ## the tests that start processes or read real data
 	$(RUN) -m pytest -m slow

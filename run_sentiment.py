@@ -6,7 +6,8 @@
 
 The model is BertModel, dropout, and a linear head on BERT's pooled [CLS]. The encoder, which stage one trained, learns
 at 2e-5; the head, which starts from nothing, at 5e-5. The folder that this leaves loads with
-`pipeline("text-classification")` and AutoModelForSequenceClassification, with nothing of ours.
+`pipeline("text-classification")` and AutoModelForSequenceClassification, with nothing of ours; with another head
+(--pooling, --head_hidden_size) it loads with SentimentModel below.
 """
 
 import math
@@ -28,16 +29,16 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from two_stage.calibration import fit_temperature
+from two_stage.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE, fit_temperature
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
 from two_stage.handoff import Checkpoint, SavedAsStock, check_unseen, load_model, open_checkpoint, trace_lineage
 from two_stage.labelled_texts import Reading, Scale, collate, label_scale, load_splits, settled_reading, trained_scale
 from two_stage.losses import LOSSES
-from two_stage.recipe import Refusal, check_range, parse_flags, run_script
+from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, Findings, finish_run
 from two_stage.seeds import run_seeds
 from two_stage.sentiment_results import SplitScores, final_scores, write_predictions, write_results
-from two_stage.trainer import ExactTrainer, FineTuningArguments
+from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
@@ -95,7 +96,9 @@ class Settings:
     class_weights: list[str] | None = field(
         default=None, metadata={"help": "`balanced`, each shade the same in all, or a number a label"}
     )
-    focal_gamma: float = field(default=2.0, metadata={"help": "how little --loss focal counts what is known"})
+    focal_gamma: float | None = field(
+        default=None, metadata={"help": "how little --loss focal counts what is known (2)"}
+    )
     calibrate: bool = field(
         default=False, metadata={"help": "set the head's temperature on the validation texts (Guo et al. 2017)"}
     )
@@ -107,8 +110,8 @@ class Settings:
         check_range(self, 1, math.inf, "max_train_samples", "head_hidden_size")
         check_range(self, 0, math.inf, "stride", "focal_gamma")
         check_range(self, 0, 0.9, "head_dropout")
-        if self.bins is not None and sorted(set(self.bins)) != self.bins:
-            raise Refusal(f"--bins {self.bins}: must ascend, lowest score first")
+        if self.bins is not None and (sorted(set(self.bins)) != self.bins or not all(map(math.isfinite, self.bins))):
+            raise Refusal(f"--bins {self.bins}: must be numbers that ascend, lowest score first")
         if self.bins is not None and self.score_column is None:
             raise Refusal("--bins: needs the column with the scores, --score_column")
         if self.loss == "regression" and self.score_column is None:
@@ -116,8 +119,13 @@ class Settings:
         for name in ("soft_labels", "class_weights", "calibrate"):
             if self.loss == "regression" and getattr(self, name):
                 raise Refusal(f"--{name}: means nothing to --loss regression, which predicts no probabilities")
-        if self.calibrate and not (self.train_file and self.validation_file):
-            raise Refusal("--calibrate: needs a --train_file, and a --validation_file to set the temperature on")
+        if self.focal_gamma is not None and self.loss != "focal":
+            raise Refusal(f"--focal_gamma {self.focal_gamma}: only --loss focal has it")
+        if self.calibrate and not self.validation_file:
+            raise Refusal("--calibrate: needs a --validation_file to set the temperature on")
+        for name in ("calibrate", "class_weights", "head_dropout", "max_train_samples", "seeds"):
+            if getattr(self, name) and not self.train_file and (self.validation_file or self.test_file):
+                raise Refusal(f"--{name}: needs a --train_file; nothing is trained without one")
 
 
 @dataclass
@@ -230,15 +238,15 @@ def head_settings(settings: Settings, scale: Scale, reading: Reading, checkpoint
 
 
 class SentimentTrainer(ExactTrainer):
-    """The weighted mean over texts of the loss that was chosen."""
+    """The mean over rows of weight × the loss that was chosen; over all rows the weights have mean 1."""
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.loss = loss
 
     def count_items(self, batch: dict[str, Tensor]) -> Tensor:
-        """The weights of a batch's rows: (1,)."""
-        return batch["weights"].sum()[None]
+        """Rows of a batch: (1,)."""
+        return torch.tensor([len(batch["weights"])])
 
     def compute_loss(
         self,
@@ -247,7 +255,7 @@ class SentimentTrainer(ExactTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """The chosen loss, weighted, over the texts of the whole step."""
+        """The chosen loss, weighted, over the rows of the whole step."""
         outputs, losses, weights, _ = self.row_losses(model, inputs)
         loss = self.step_mean((losses * weights).sum()[None], num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
@@ -273,7 +281,9 @@ def chosen_loss(settings: Settings, scale: Scale, label_smoothing: float) -> Cal
     if label_smoothing and settings.loss != "cross_entropy":
         raise Refusal(f"--label_smoothing_factor {label_smoothing}: only --loss cross_entropy has it")
     name = "regression" if scale.is_regression else settings.loss
-    options = {"cross_entropy": {"label_smoothing": label_smoothing}, "focal": {"gamma": settings.focal_gamma}}
+    options = {"cross_entropy": {"label_smoothing": label_smoothing}}
+    if settings.focal_gamma is not None:
+        options["focal"] = {"gamma": settings.focal_gamma}
     return partial(LOSSES[name], **options.get(name, {}))
 
 
@@ -312,7 +322,10 @@ def calibrate(model: SentimentModel, validation: SplitScores) -> None:
 
     So whatever loads the folder gives the calibrated probabilities; which label is likeliest never changes.
     """
-    temperature = fit_temperature(validation.logits, validation.gold)
+    temperature = fit_temperature(validation.logits, validation.split.targets)
+    if not 1.01 * LEAST_TEMPERATURE < temperature < 0.99 * MOST_TEMPERATURE:
+        say(f"! temperature {temperature:.3g} is the furthest that is looked for: the validation texts are too few, or")
+        say("  too easy or too hard for the model, to tell; its probabilities are not to be trusted")
     with torch.no_grad():
         for parameter in model.classifier.parameters():
             parameter /= temperature
@@ -323,37 +336,42 @@ def calibrate(model: SentimentModel, validation: SplitScores) -> None:
 # --- Main -------------------------------------------------------------------------------------------------------------
 
 
-def model_card(model: SentimentModel) -> Card:
+def model_card(model: SentimentModel, scale: Scale, reading: Reading) -> Card:
     """How to load the folder, and what it is not good for."""
+    text = '"Profit may edge up if demand holds."'
+    text = f'{{"text": {text}, "text_pair": "Marlow Shipping"}}' if model.config.reads_pairs else text
     imported = "" if model.is_stock else "import run_sentiment  # of this project: no stock class has this head\n"
+    raw = ', function_to_apply="none"' if scale.is_regression else ""
     usage = (
         f"{imported}from transformers import pipeline\n\n"
-        'shades = pipeline("text-classification", model="FOLDER", top_k=None)\n'
-        'shades("Profit may edge up if demand holds.")'
+        f'shades = pipeline("text-classification", model="FOLDER", top_k=None{raw})\n'
+        f"shades({text}, truncation=True, max_length={reading.max_length})"
     )
-    temperature = getattr(model.config, "head_temperature", None)
-    calibrated = (
-        f"calibrated on the validation texts, temperature {temperature:.3f}" if temperature else "not calibrated"
-    )
-    limits = (
-        f"Its probabilities were {calibrated}; on texts of another kind they mean less.",
-        "It was trained on texts of one kind: of others, expect less than these scores.",
-        "It learned what its annotators thought, and on neighbouring shades annotators differ.",
-    )
-    return Card("Sentiment in ordered shades", usage, limits)
+    limits = ["It was trained on texts of one kind: of others, expect less than these scores."]
+    limits.append("It learned what its annotators thought, and on neighbouring shades annotators differ.")
+    if reading.long_text != "head":
+        limits.append(
+            f"Of a long text a pipeline reads the head; run_sentiment.py reads it as trained: {reading.long_text}."
+        )
+    if not scale.is_regression:
+        temperature = getattr(model.config, "head_temperature", None)
+        how = f"calibrated on the validation texts, temperature {temperature:.3f}" if temperature else "not calibrated"
+        limits.append(f"Its probabilities were {how}; on texts of another kind they mean less.")
+    return Card("Scores of sentiment" if scale.is_regression else "Sentiment in ordered shades", usage, tuple(limits))
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for sentiment; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, SentimentArguments, QUICKSTART, __doc__)
-    seeds = settings.seeds or [training.seed]
-    if len(seeds) > 1:
-        return run_seeds(main, argv, seeds, training.output_dir)
-    training.seed = seeds[0]
+    if settings.seeds and len(settings.seeds) > 1:
+        return run_seeds(main, argv, settings.seeds, training.output_dir)
+    for seed in recipe.pop("seeds", []):  # a single one is --seed
+        training.seed = recipe["seed"] = seed
     checkpoint = open_checkpoint(settings.checkpoint)
+    check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
     reading = settled_reading(settings, checkpoint)
-    recipe |= reading._asdict()
+    recipe |= reading.flags()
     data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
     check_unseen(lineage, settings.allow_leakage)
@@ -364,13 +382,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     loss = chosen_loss(settings, scale, training.label_smoothing_factor)
     head = head_settings(settings, scale, reading, checkpoint)
     splits, facts = load_splits(settings, scale, reading, checkpoint.tokenizer)
+    scored = {name: SplitScores(split, scale) for name, split in splits.items() if name != "train"}
+    if validation := scored.get("validation"):
+        training.check_metric(["loss", *validation.scores()])
     if settings.check_only:
         return {}
 
     set_seed(training.seed)
     model = load_model(SentimentModel, checkpoint, new=("classifier.", "hidden.") if "train" in splits else (), **head)
     begin_run(run, recipe, lineage)
-    scored = {name: SplitScores(split, scale) for name, split in splits.items() if name != "train"}
     trainer = SentimentTrainer(
         loss=loss,
         model=model,
@@ -390,7 +410,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         findings = write_results(run.folder, labelled, trainer.state.log_history, facts)
         if "test" in scored:
             write_predictions(run.folder / "predictions.csv", scored["test"])
-    finish_run(trainer, run, lineage, scores, model_card(model), findings)
+    finish_run(trainer, run, lineage, scores, model_card(model, scale, reading), findings)
     return scores
 
 

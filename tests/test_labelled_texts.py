@@ -465,7 +465,8 @@ def test_rows_of_long_texts(
         assert row["targets"] == split.targets[row["text"]].tolist()
         sums[row["text"]] += row["weights"]
         read[row["text"]] += ids[1 : types.count(0) - 1]
-    assert sums == pytest.approx(weights)
+    assert sums / sums.sum() == pytest.approx(weights / weights.sum())
+    assert np.mean(split.rows["weights"][:]) == pytest.approx(1)
     for pieces, found in zip(whole, read, strict=True):
         if way == "windows":  # every piece is read, in order
             assert len(found) >= len(pieces)
@@ -596,7 +597,7 @@ def test_splits_as_they_are_trained_on(
     counted = {
         "train": "4 texts: 1 bad, 1 so-so, 2 good",
         "validation": "4 texts: 2 bad, 1 so-so, 1 good",
-        "test": "1 texts: no labels",
+        "test": "1 texts: no labels (column label)",
     }
     copies = ", ".join(f"0 {name} {kind} copies" for name in ("validation", "test") for kind in ("exact", "near"))
     assert facts == counted | {"texts in two splits": copies}
@@ -611,13 +612,14 @@ def test_only_training_texts_are_weighted(tmp_path: Path, tokenizer: PreTrainedT
 
 
 def test_windows_of_one_text_in_a_split(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Rows by length, each text's windows with its number, and weights that add up to 1."""
+    """Rows by length, each text's windows with its number, and texts that weigh alike."""
     reading = Reading(max_length=8, long_text="windows", stride=1)
     splits, _ = load_splits(three_splits(tmp_path), SCALE, reading, tokenizer)
     for split in splits.values():
         numbers, weights = np.array(split.rows["text"][:]), np.array(split.rows["weights"][:])
         assert len(numbers) > len(split) or split is splits["test"]
-        assert np.bincount(numbers, weights) == pytest.approx(np.ones(len(split)))
+        texts = np.bincount(numbers, weights)
+        assert texts == pytest.approx(np.full(len(split), texts[0]))
     lengths = [len(ids) for ids in splits["validation"].rows["input_ids"][:]]
     assert lengths == sorted(lengths, reverse=True)
 
@@ -754,10 +756,13 @@ SCORED: dict[str, Any] = {"score_column": "score"}
 @pytest.mark.parametrize(
     ("flags", "found"),
     [
-        ({"labels": ["bad", "good", "bad"]}, "--labels bad, good, bad: two at least are needed, and each once"),
-        ({"labels": ["good"]}, "--labels good: two at least are needed, and each once"),
-        ({"labels": ["bad", "gold"]}, r"--labels: gold is a column of predictions\.csv"),
-        ({"labels": ["text", "good"]}, r"--labels: text is a column of predictions\.csv"),
+        (
+            {"labels": ["bad", "good", "bad"]},
+            "--labels bad, good, bad: two at least are needed, none empty and none twice",
+        ),
+        ({"labels": ["good"]}, "--labels good: two at least are needed, none empty and none twice"),
+        ({"labels": ["bad", "gold"]}, r"label gold: is a column of predictions\.csv"),
+        ({"labels": ["text", "good"]}, r"label text: is a column of predictions\.csv"),
         ({"labels": SHADES, **SCORED}, "3 --labels and 0 --bins"),
         ({"labels": SHADES, **SCORED, "bins": [0.0]}, "3 --labels and 1 --bins"),
         ({"labels": SHADES, **SCORED, "bins": [0.0, 1, 2]}, "3 --labels and 3 --bins"),

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, pipeline
 
 import run_sentiment
 from run_sentiment import SentimentArguments, SentimentConfig, SentimentModel, SentimentTrainer
 from tests.conftest import SHADES, made_up_sentence
-from two_stage import sentiment_results
+from two_stage import report, sentiment_results
 from two_stage.calibration import fit_temperature, softmax
 from two_stage.handoff import file_sha256
 from two_stage.recipe import Refusal
@@ -248,19 +249,38 @@ def test_seeds_are_runs_of_their_own(call: list[str], tmp_path: Path, capsys: py
     ]
     assert len(set(each)) == 3
     assert scores["test_loss"] == pytest.approx(np.mean(each))
-    assert scores["test_loss_sd"] == pytest.approx(np.std(each, ddof=1))
-    assert json.loads((tmp_path / "seeds" / "all_results.json").read_text()) == scores | {"seeds": 3}
-    assert "macro-F1" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "seeds" / "seeds.json").read_text())
+    assert summary["seeds"] == [3, 1, 2]
+    assert summary["scores"]["test_loss"]["each"] == each
+    assert summary["scores"]["test_loss"]["sd"] == pytest.approx(np.std(each, ddof=1))
+    assert {name: spread["mean"] for name, spread in summary["scores"].items()} == scores
+    told = capsys.readouterr().out
+    assert "macro-F1" in told
+    report.main([str(tmp_path / "seeds")])
+    assert capsys.readouterr().out.splitlines()[2] in told  # the table again
     before = file_sha256(tmp_path / "seeds" / "seed-2" / "recipe.yaml")
     again = run_sentiment.main([*call, *LABELLED, "--seeds", "3", "1", "2", "--output_dir", str(tmp_path / "seeds")])
     assert again == scores
     assert file_sha256(tmp_path / "seeds" / "seed-2" / "recipe.yaml") == before
+    with pytest.raises(Refusal, match="holds seed-1 too"):
+        run_sentiment.main([*call, *LABELLED, "--seeds", "3", "2", "--output_dir", str(tmp_path / "seeds")])
+    (tmp_path / "seeds" / "mine.txt").touch()
+    with pytest.raises(Refusal, match=r"holds mine\.txt, which is no seed's folder"):
+        run_sentiment.main([*call, *LABELLED, "--seeds", "3", "1", "2", "--output_dir", str(tmp_path / "seeds")])
 
 
-@pytest.mark.parametrize("seeds", [["1", "1"], ["-1", "2"]])
+def test_one_seed_is_a_plain_run(call: list[str], tmp_path: Path) -> None:
+    """--seeds 7 is --seed 7, in the recipe too, where a typed --seed then wins."""
+    run_sentiment.main([*call, *LABELLED, "--seeds", "7", "--max_steps", "1", "--output_dir", str(tmp_path / "run")])
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert recipe["seed"] == 7
+    assert "seeds" not in recipe
+
+
+@pytest.mark.parametrize("seeds", [["1", "1"], ["-1", "2"], ["99999999999", "2"]])
 def test_seeds_that_are_none(seeds: list[str], call: list[str], tmp_path: Path) -> None:
-    """The same twice, or below 0."""
-    with pytest.raises(Refusal, match="each must be there once, and none below 0"):
+    """The same twice, or out of range."""
+    with pytest.raises(Refusal, match="each must be there once, from 0"):
         run_sentiment.main([*call, *LABELLED, "--seeds", *seeds, "--output_dir", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
 
@@ -385,8 +405,17 @@ def test_frozen_layers_never_join(tiny_folder: Path) -> None:
 
 
 def test_what_has_not_joined_does_not_move(tiny_folder: Path, call: list[str], tmp_path: Path) -> None:
-    """Where parts join over ten epochs of which two are trained, the lower layers keep the checkpoint's bits."""
-    more = ["--unfreeze_epochs", "5", "--layer_decay", "0.9", "--output_dir", str(tmp_path / "run")]
+    """Where parts join over five epochs of which two are trained, the lower layers keep the checkpoint's bits."""
+    more = [
+        "--unfreeze_epochs",
+        "5",
+        "--max_steps",
+        "10",
+        "--layer_decay",
+        "0.9",
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
     run_sentiment.main([*call, *LABELLED, *more])
     before, after = BertModel.from_pretrained(tiny_folder), BertModel.from_pretrained(tmp_path / "run")
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
@@ -419,24 +448,38 @@ def test_every_parameter_is_in_one_group(head: dict[str, Any], tiny_folder: Path
         assert sorted(heads) == sorted(name for name in names.values() if not name.startswith("bert."))
 
 
-def test_class_weights_are_torchs(tiny_folder: Path) -> None:
-    """A batch's loss with weights equals torch's own weighted mean, which divides by the weights."""
+@pytest.mark.parametrize("more", [[], ["--long_text", "windows", "--max_length", "8"]], ids=["head", "windows"])
+def test_an_epochs_mean_is_torchs_weighted_mean(
+    more: list[str], tiny_folder: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    """Over an epoch, here of steps of one row, the losses have the mean that torch's weighted loss has over all texts.
+
+    So no row counts more because its step holds light ones; a text in windows counts as its label's weight says.
+    """
     weights = torch.tensor([2.0, 1.0, 0.25])
-    gold = torch.tensor([0, 2, 2, 1, 2])
-    trainer = trainer_of(tiny_folder)
-    generator = torch.Generator().manual_seed(0)
-    batch = {
-        "input_ids": torch.randint(5, 40, (5, 9), generator=generator),
-        "attention_mask": torch.ones(5, 9, dtype=torch.long),
-        "targets": torch.nn.functional.one_hot(gold, 3).float(),
-        "weights": weights[gold],
-        "text": torch.arange(5),
-    }
-    items = trainer.count_items(batch)
-    model = trainer.model.eval()
-    loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True, num_items_in_batch=items)
-    expected = torch.nn.functional.cross_entropy(outputs.logits, gold, weight=weights)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    steps: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    class Watched(SentimentTrainer):
+        def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+            given = {name: value.clone() for name, value in inputs.items()}
+            with torch.no_grad():
+                _, losses, _, text = self.row_losses(model, dict(given))
+                steps.append((self.compute_loss(model, given, num_items_in_batch=num_items_in_batch), losses, text))
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    flags = ["--checkpoint", str(tiny_folder), "--train_file", files["train"], *LABELLED, *QUICK, *more]
+    flags += ["--class_weights", "2", "1", "0.25", "--num_train_epochs", "1", "--per_device_train_batch_size", "1"]
+    flags += ["--learning_rate", "0", "--head_learning_rate", "0", "--max_train_samples", "40"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_sentiment, "SentimentTrainer", Watched)
+        run_sentiment.main([*flags, "--output_dir", str(tmp_path / "run")])
+    with open(files["train"], encoding="utf-8", newline="") as file:
+        gold = torch.tensor([SHADES.index(row["label"]) for row in csv.DictReader(file)])
+    losses, texts = torch.cat([loss for _, loss, _ in steps]), torch.cat([text for _, _, text in steps])
+    assert (len(texts) > 40) == bool(more)
+    each = torch.zeros(40).scatter_reduce(0, texts, losses, "mean", include_self=False)  # windows of a text: their mean
+    expected = (each * weights[gold]).sum() / weights[gold].sum()
+    assert torch.stack([loss for loss, _, _ in steps]).mean().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -444,7 +487,15 @@ def test_class_weights_are_torchs(tiny_folder: Path) -> None:
     [
         (["--loss", "regression"], "needs the column with the scores"),
         (["--bins", "0"], "needs the column with the scores"),
-        (["--score_column", "score", "--bins", "1", "0"], "must ascend"),
+        (["--score_column", "score", "--bins", "1", "0"], "must be numbers that ascend"),
+        (["--score_column", "score", "--bins", "0", "inf"], "must be numbers that ascend"),
+        (["--score_column", "score", "--bins", "-1e-3", "nan"], r"-0\.001, nan\]: must be numbers that ascend"),
+        (["--focal_gamma", "3"], "only --loss focal has it"),
+        (["--stride", "3"], "only --long_text windows has one"),
+        (["--unfreeze_epochs", "2"], "the embeddings would never learn in --num_train_epochs 2"),
+        (["--metric_for_best_model", "f1_macro"], "f1_macro: is none of loss, accuracy, macro_f1"),
+        (["--seed", "-1"], "--seed -1: must be between 0"),
+        (["--freeze_layers", "3"], "the encoder has 2 layers"),
         (["--loss", "regression", "--score_column", "score", "--calibrate"], "--calibrate: means nothing"),
         (["--loss", "focal", "--label_smoothing_factor", "0.1"], "only --loss cross_entropy has it"),
         (["--class_weights", "1", "2"], "3 numbers above 0"),

@@ -40,19 +40,20 @@ def fit_temperature(logits: np.ndarray, gold: np.ndarray) -> float:
 
     Args:
         logits: finite numbers (n, K), n at least 1.
-        gold: label numbers 0 … K - 1, int (n,).
+        gold: label numbers 0 … K - 1, int (n,), or what share of the annotators gave each label, float (n, K).
 
     Returns:
         T > 0; 1.0 where no other fits better.
     """
     from scipy.optimize import minimize_scalar
 
-    shifted, rows = _shifted(logits), np.arange(len(gold))
+    shifted = _shifted(logits)
+    shares = _shares(gold, shifted.shape[-1])
 
     def negative_log_likelihood(log_temperature: float) -> float:
         """The mean over texts, in nats."""
         scaled = shifted / np.exp(log_temperature)
-        return float((np.log(np.exp(scaled).sum(axis=-1)) - scaled[rows, gold]).mean())
+        return float((np.log(np.exp(scaled).sum(axis=-1)) - (scaled * shares).sum(axis=-1)).mean())
 
     bounds = (np.log(LEAST_TEMPERATURE), np.log(MOST_TEMPERATURE))
     found = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded", options={"xatol": 1e-7})
@@ -81,13 +82,14 @@ def reliability(probabilities: np.ndarray, gold: np.ndarray, bins: int = BINS) -
 
     Args:
         probabilities: (n, K), rows of sum 1.
-        gold: label numbers 0 … K - 1, int (n,).
+        gold: label numbers 0 … K - 1, int (n,), or the annotators' shares, float (n, K).
         bins: of the predicted label's probability; bin b of B holds those in (b / B, (b + 1) / B], the first also 0.
 
     Returns:
         The bins, lowest first.
     """
-    confidence, is_right, bin_of = _binned(probabilities, gold, bins)
+    shares = _shares(gold, np.shape(probabilities)[-1])
+    confidence, is_right, bin_of = _binned(probabilities, shares, bins)
     count = np.bincount(bin_of, minlength=bins)
     return Reliability(
         ratio(np.bincount(bin_of, weights=confidence, minlength=bins), count, otherwise=np.nan),
@@ -108,7 +110,8 @@ def calibration_scores(
 
     Args:
         probabilities: (n, K), rows of sum 1, n at least 1.
-        gold: label numbers 0 … K - 1, int (n,).
+        gold: label numbers 0 … K - 1, int (n,), or what share of the annotators gave each label, float (n, K): a
+            prediction is then as right as its label's share.
         counts: how often each text was drawn in each of some resamples, int (draws, n); None takes each text once.
 
     Returns:
@@ -120,14 +123,12 @@ def calibration_scores(
     """
     from scipy.sparse import csr_array
 
-    probabilities, rows = np.asarray(probabilities, dtype=np.float64), np.arange(len(gold))
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    shares = _shares(gold, probabilities.shape[-1])
     weights = np.ones(len(gold)) if counts is None else np.asarray(counts, dtype=np.float64)
-    off = probabilities.copy()
-    off[rows, gold] -= 1.0
-    squared = np.einsum("nk,nk->n", off, off)
-    surprise = -np.log(probabilities[rows, gold].clip(LEAST_PROBABILITY))
-    del off  # of many texts the largest array here
-    confidence, is_right, bin_of = _binned(probabilities, gold, BINS)
+    squared = np.square(probabilities - shares).sum(axis=-1)
+    surprise = -(shares * np.log(probabilities.clip(LEAST_PROBABILITY))).sum(axis=-1)
+    confidence, is_right, bin_of = _binned(probabilities, shares, BINS)
     # a bin's count times |accuracy - confidence| is the absolute sum of its texts' gaps
     gaps = csr_array((is_right - confidence, bin_of, np.arange(len(gold) + 1)), shape=(len(gold), BINS))
     sums = {
@@ -139,9 +140,14 @@ def calibration_scores(
     return {name: ratio(value, total, otherwise=np.nan) for name, value in sums.items()}
 
 
-def _binned(probabilities: np.ndarray, gold: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each text the predicted label's probability, whether it is right, and its bin's number: (n,) each."""
-    predicted = np.argmax(probabilities, axis=-1)
-    confidence = np.asarray(probabilities, dtype=np.float64)[np.arange(len(predicted)), predicted]
+def _binned(probabilities: np.ndarray, shares: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each text the predicted label's probability, how right it is, and its bin's number: (n,) each."""
+    rows, predicted = np.arange(len(shares)), np.argmax(probabilities, axis=-1)
+    confidence = np.asarray(probabilities, dtype=np.float64)[rows, predicted]
     edges = np.arange(1, bins) / bins  # linspace's differ from these in the last digit, where exact shares lie
-    return confidence, (predicted == gold).astype(np.float64), np.searchsorted(edges, confidence, side="left")
+    return confidence, shares[rows, predicted], np.searchsorted(edges, confidence, side="left")
+
+
+def _shares(gold: np.ndarray, labels: int) -> np.ndarray:
+    """Label numbers as shares of 1 and 0; shares as they are: float64 (n, labels)."""
+    return np.eye(labels)[gold] if np.ndim(gold) == 1 else np.asarray(gold, dtype=np.float64)

@@ -7,6 +7,8 @@ weights starts from scratch, and the script says so.
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -104,12 +106,13 @@ def open_checkpoint(name: str | None) -> Checkpoint:
     if config_file is None:
         raise Refusal(f"checkpoint {name}: no such folder with a config.json; nor a model on the Hub or in its cache")
     try:
-        model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
+        fields = json.loads(config_file.read_text(encoding="utf-8"))
+        model_type = fields.pop("model_type", None)
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise Refusal(f"checkpoint {name}: config.json is not a JSON object: {error}") from error
     if model_type not in MODEL_TYPES:
         raise Refusal(f"checkpoint {name}: its config.json says model_type {model_type}; only bert will do")
-    config = BertConfig.from_pretrained(config_file.parent)
+    config = BertConfig.from_dict(fields)
     if config.is_decoder:
         raise Refusal(f"checkpoint {name}: is a decoder (is_decoder in its config.json); only an encoder will do")
     checkpoint = Checkpoint(name, config, _open_tokenizer(name, config), _open_weights(name), _open_lineage(name))
@@ -122,7 +125,8 @@ def _open_tokenizer(name: str, config: BertConfig) -> PreTrainedTokenizerBase:
     if not any(_checkpoint_file(name, file) for file in ("tokenizer.json", "vocab.txt")):
         raise Refusal(f"checkpoint {name}: no tokenizer in it (tokenizer.json or vocab.txt)")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        with _quietly():  # it warns of a model type that is not its own
+            tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # whatever a broken file makes it raise
         raise Refusal(f"checkpoint {name}: its tokenizer cannot be read: {_one_line(error)}") from error
     if len(tokenizer) > config.vocab_size:
@@ -158,6 +162,17 @@ def _open_lineage(name: str) -> dict[str, Any] | None:
         return json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file else None
     except json.JSONDecodeError as error:
         raise Refusal(f"checkpoint {name}: {LINEAGE} is not JSON: {_one_line(error)}; copy it anew") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' warnings."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _one_line(error: Exception) -> str:
@@ -220,25 +235,22 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
     """
     for key, value in config.items():
         setattr(checkpoint.config, key, value)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # transformers' table of missing tensors; what is new is said below
     try:
         if checkpoint.weights is None:
             if not new:
                 raise Refusal(f"checkpoint {checkpoint.name}: has no weights, and there is nothing to train it on")
             say(f"{checkpoint.name} has no weights: starting from scratch")
             return model_class(checkpoint.config)
-        model, info = model_class.from_pretrained(
-            checkpoint.weights.parent,
-            config=checkpoint.config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _quietly():  # transformers' table of missing tensors; what is new is said below
+            model, info = model_class.from_pretrained(
+                checkpoint.weights.parent,
+                config=checkpoint.config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (RuntimeError, ValueError) as error:  # tensors of other shapes, a config that makes no model
         raise Refusal(f"checkpoint {checkpoint.name}: {_one_line(error)}") from error
-    finally:
-        logging.set_verbosity(verbosity)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
     if missing:
         raise Refusal(f"checkpoint {checkpoint.name}: lacks {_few(missing)}{_pooler_hint(missing)}")

@@ -93,10 +93,10 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
     """
     trained = trained_scale(checkpoint)
     labels, is_regression = settings.labels, settings.loss == "regression"
-    if labels and (len(set(labels)) < len(labels) or len(labels) == 1):
-        raise Refusal(f"--labels {', '.join(labels)}: two at least are needed, and each once")
-    if clashing := COLUMNS.intersection(labels or []):
-        raise Refusal(f"--labels: {min(clashing)} is a column of predictions.csv; call the label something else")
+    if labels and (len(set(labels)) < len(labels) or len(labels) == 1 or "" in labels):
+        raise Refusal(f"--labels {', '.join(labels)}: two at least are needed, none empty and none twice")
+    if clashing := COLUMNS.intersection(labels or (trained.labels if trained else [])):
+        raise Refusal(f"label {min(clashing)}: is a column of predictions.csv; call the label something else")
     if trained:
         asked = Scale(labels or trained.labels, settings.bins or trained.bins, is_regression or trained.is_regression)
         if asked != trained or (settings.train_file and trained.is_regression and not is_regression):
@@ -174,18 +174,27 @@ def row_target(row: PlacedRow, settings: TextFlags, scale: Scale) -> tuple[int, 
         if min(shares) < 0 or not 0 < sum(shares) < math.inf:
             raise Refusal(f"{row[0]}: shares {shares} of the labels; none may be negative, and some must be above 0")
         return int(np.argmax(shares)), [share / sum(shares) for share in shares]
-    label = column_value(row, settings.label_column, "label_column")
-    if label is None or str(label) not in scale.labels:
-        raise Refusal(f"{row[0]}: label {label!r} is none of {', '.join(scale.labels)} (--labels)")
-    shade = scale.labels.index(str(label))
+    value = column_value(row, settings.label_column, "label_column")
+    if label_name(value) not in scale.labels:
+        raise Refusal(f"{row[0]}: label {value!r} is none of {', '.join(scale.labels)} (--labels)")
+    shade = scale.labels.index(label_name(value))
     return shade, [float(i == shade) for i in range(scale.outputs)]
 
 
-def is_labelled(row: PlacedRow, settings: TextFlags, scale: Scale) -> bool:
-    """Whether a row has a column that says its label."""
-    shares = scale.labels if settings.soft_labels else [settings.label_column]
-    columns = [settings.score_column] if settings.score_column else shares
-    return any(column in row[1] for column in columns)
+def label_name(value: Any) -> str:
+    """A label as --labels has it; tables hold 2 as 2.0 where a row has none, and JSON writes true."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else str(value)
+
+
+def label_columns(settings: TextFlags, scale: Scale) -> list[str]:
+    """The columns that say a row's label."""
+    if settings.score_column:
+        return [settings.score_column]
+    return scale.labels if settings.soft_labels else [settings.label_column]
 
 
 # --- Texts → token ids ------------------------------------------------------------------------------------------------
@@ -197,6 +206,12 @@ class Reading(NamedTuple):
     max_length: int = 128  # word pieces a row
     long_text: str = "head"
     stride: int = 32  # word pieces that neighbouring windows share
+
+    def flags(self) -> dict[str, Any]:
+        """The flags that say so."""
+        return {
+            name: value for name, value in self._asdict().items() if name != "stride" or self.long_text == "windows"
+        }
 
 
 def settled_reading(settings: TextFlags, checkpoint: Checkpoint) -> Reading:
@@ -211,6 +226,8 @@ def settled_reading(settings: TextFlags, checkpoint: Checkpoint) -> Reading:
         if name in trained or typed[name] is not None:
             kept = kept._replace(**{name: trained[name] if typed[name] is None else typed[name]})
     checkpoint.check_length(kept.max_length)
+    if settings.stride is not None and kept.long_text != "windows":
+        raise Refusal(f"--stride {settings.stride}: only --long_text windows has one")
     return kept
 
 
@@ -255,7 +272,9 @@ def read_texts(paths: list[str], settings: TextFlags, scale: Scale, labelled: bo
     texts = [text_value(row, settings.text_column, "text_column") for row in rows]
     pair_column = settings.text_pair_column
     pairs = [text_value(row, pair_column, "text_pair_column") for row in rows] if pair_column else None
-    found = [row_target(row, settings, scale) for row in rows if labelled or is_labelled(row, settings, scale)]
+    columns = label_columns(settings, scale)
+    said = [row for row in rows if labelled or any(row[1].get(column) not in (None, "") for column in columns)]
+    found = [row_target(row, settings, scale) for row in said]
     if found and len(found) < len(rows):
         raise Refusal(f"{', '.join(paths)}: {len(found)} of {len(rows)} rows have a label; label all or none")
     gold = np.array([shade for shade, _ in found]) if found else None
@@ -286,8 +305,8 @@ def keep(pieces: list[int], room: int, reading: Reading) -> list[list[int]]:
 def tokenize_texts(split: Texts, reading: Reading, tokenizer: PreTrainedTokenizerBase, weights: np.ndarray) -> None:
     """Give a split its rows: [CLS] text [SEP], or [CLS] text [SEP] second text [SEP], as long as the text.
 
-    Rows of one text, its windows, share its weight. A second text is read whole where the row has room for both, else
-    half a row of it at least.
+    Rows of one text, its windows, share its weight; over all rows the mean weight is 1. A second text is read whole
+    where the row has room for both, else half a row of it at least.
 
     Args:
         split: as read; gets `rows` and `cut`.
@@ -313,6 +332,9 @@ def tokenize_texts(split: Texts, reading: Reading, tokenizer: PreTrainedTokenize
             columns["weights"].append(float(weights[number]) / len(parts))
     if not split.pairs:
         del columns["token_type_ids"]
+    # Of mean 1, so that a step is divided by its rows: divided by its weights, a step of light rows would count as much
+    # as one of heavy ones, and rows of one length, which are often of one text, stand in one step.
+    columns["weights"] = (np.array(columns["weights"]) / np.mean(columns["weights"])).tolist()
     split.rows = Dataset.from_dict(columns)
 
 
@@ -374,17 +396,17 @@ def load_splits(
         tokenize_texts(split, reading, tokenizer, weights)
         if name != "train":  # rows of like length share a batch; `text` says whose they are
             split.rows = split.rows.select(np.argsort(row_lengths(split.rows), kind="stable")[::-1])
-        facts[name] = split_line(split, scale)
+        facts[name] = split_line(split, scale, label_columns(settings, scale))
         say(f"{name}: {facts[name]}{split_warnings(name, split, scale, reading)}")
     if copies:
         facts["texts in two splits"] = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in copies.items())
     return splits, facts
 
 
-def split_line(split: Texts, scale: Scale) -> str:
-    """How many texts a split holds, and how many of each label."""
+def split_line(split: Texts, scale: Scale, columns: list[str]) -> str:
+    """How many texts a split holds, and how many of each label; `columns` are those that would have had them."""
     if split.gold is None:
-        counted = "no labels"
+        counted = f"no labels (column {', '.join(columns)})"
     elif scale.labels:
         counts = np.bincount(split.gold, minlength=len(scale.labels))
         counted = ", ".join(f"{count} {label}" for label, count in zip(scale.labels, counts, strict=True))

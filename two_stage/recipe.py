@@ -29,13 +29,15 @@ DATA_FLAGS = ("train_file", "validation_file", "test_file", "dataset")
 
 # The fields of TrainingArguments that --help shows; --help_all shows all hundred.
 COMMON_TRAINING_FLAGS = frozenset(
-    "output_dir num_train_epochs max_steps learning_rate head_learning_rate layer_decay freeze_layers weight_decay "
+    "output_dir num_train_epochs max_steps learning_rate head_learning_rate layer_decay freeze_layers unfreeze_epochs "
+    "label_smoothing_factor weight_decay "
     "warmup_steps lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size "
     "eval_strategy save_strategy save_steps logging_steps seed use_cpu precision dataloader_num_workers "
     "activation_checkpointing torch_compile report_to push_to_hub".split()
 )
 
 
+NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")  # argparse takes -1e-3 for a flag
 NOT_IN_RECIPES = {"recipe", "help", "help_all", "hub_token"}  # `hf auth login` keeps a token
 
 
@@ -72,6 +74,7 @@ class FlagParser(HfArgumentParser):
             allow_abbrev=False,
             add_help=False,
         )
+        self._negative_number_matcher = NEGATIVE_NUMBER
         self.add_argument("-h", "--help", action="help", default=SUPPRESS, help="this help")
         self.add_argument("--help_all", action="help", default=SUPPRESS, help="with every TrainingArguments field")
         self.add_argument("--recipe", default=None, metavar="YAML", help="a saved command line; typed flags win")
@@ -93,7 +96,9 @@ class FlagParser(HfArgumentParser):
 
     def hide_rare_flags(self) -> None:
         """Leave out of --help what most users never set."""
-        shown = COMMON_TRAINING_FLAGS.union(own_flags(self.dataclass_types[0]), ("help", "recipe"))
+        settings, training = self.dataclass_types
+        shown = COMMON_TRAINING_FLAGS - set(getattr(training, "takes_no_effect", ()))
+        shown = shown.union(own_flags(settings), ("help", "recipe"))
         for action in self._actions:
             if action.dest not in shown:
                 action.help = SUPPRESS
@@ -140,7 +145,10 @@ def parse_flags(
     except ValueError as error:
         raise Refusal(" ".join(str(error).split())) from error
     stock = vars(FlagParser("", "", settings, TrainingArguments).parse_args([]))
-    spoken = COMMON_TRAINING_FLAGS.union(own_flags(settings))  # written even at their default, which may change
+    silent = set(getattr(training, "takes_no_effect", ()))
+    spoken = (COMMON_TRAINING_FLAGS - silent).union(
+        own_flags(settings)
+    )  # written even at their default, which may change
     ours = vars(parser.parse_args([]))
     resolved = {
         name: value
@@ -188,7 +196,8 @@ def recipe_flags(path: str, parser: FlagParser) -> list[str]:
             raise Refusal(f"{path}: key {key} has no value; leave the line out to take the default")
         if isinstance(value, list):
             for item in value:
-                if not isinstance(item, str) or re.match(r"-[^\d\s]\S*$", item):
+                is_flag = re.match(r"-\S+$", str(item)) and not NEGATIVE_NUMBER.match(str(item))
+                if not isinstance(item, str) or is_flag:
                     raise Refusal(f"{path}: key {key} holds {item!r}; its items must be words, and none like a flag")
             flags += [f"--{key}", *value]
         else:

@@ -14,6 +14,8 @@ from two_stage.tables import file_sha256
 if TYPE_CHECKING:
     from two_stage.trainer import ExactTrainer
 
+SEEDS = "seeds.json"  # what a script leaves that trained a model a seed
+
 # The scores a reader looks for first, in this order; the others stand in all_results.json.
 HEADLINES = {
     "mlm_loss": "masked-word loss (nats)",
@@ -34,7 +36,7 @@ HEADLINES = {
 }
 
 
-def headline_split(scores: dict[str, float]) -> tuple[str, str]:
+def headline_split(scores: dict[str, Any]) -> tuple[str, str]:
     """Which split's scores a reader wants, and their prefix: the test's where there are any, else the validation's."""
     splits = {"test": "test_", "validation": "eval_"}
     found = (split for split, prefix in splits.items() if any(prefix + name in scores for name in HEADLINES))
@@ -72,6 +74,22 @@ def summary_table(folders: list[Path]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([text[0], "  ".join("-" * width for width in widths), *text[1:]])
+
+
+def seeds_table(summary: dict[str, Any]) -> str:
+    """The headline scores over several seeds: mean, standard deviation, and each seed's own, one score a line.
+
+    Args:
+        summary: the content of seeds.json.
+    """
+    seeds = [f"seed {seed}" for seed in summary["seeds"]]
+    split, prefix = headline_split(summary["scores"])
+    lines = [f"{split:<34}  mean ± sd        {'  '.join(seeds)}"]
+    for name, spoken in HEADLINES.items():
+        if found := summary["scores"].get(prefix + name):
+            each = (f"{value:.3f}".ljust(len(seed)) for value, seed in zip(found["each"], seeds, strict=True))
+            lines.append(f"{spoken:<34}  {found['mean']:.3f} ± {found['sd']:.3f}    {'  '.join(each)}".rstrip())
+    return "\n".join(lines)
 
 
 class Card(NamedTuple):
@@ -160,11 +178,15 @@ def markdown_cell(text: str) -> str:
 
 
 def main(folders: list[str]) -> None:
-    """Print the table of the finished runs among `folders`."""
+    """Print the table of the finished runs among `folders`, and one of each folder of several seeds."""
+    seeds = [Path(folder, SEEDS) for folder in folders if Path(folder, SEEDS).is_file()]
     finished = [Path(folder) for folder in folders if Path(folder, RESULTS).is_file()]
-    if not finished:
-        sys.exit(f"no finished run ({RESULTS}) in {' '.join(folders) or 'no folder'}")
-    print(f"\n{summary_table(finished)}\n")
+    if not finished and not seeds:
+        sys.exit(f"no finished run ({RESULTS}, {SEEDS}) in {' '.join(folders) or 'no folder'}")
+    if finished:
+        print(f"\n{summary_table(finished)}\n")
+    for path in seeds:
+        print(f"\n{path.parent}\n{seeds_table(json.loads(path.read_text(encoding='utf-8')))}\n")
 
 
 if __name__ == "__main__":

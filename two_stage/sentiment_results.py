@@ -24,9 +24,9 @@ CURVES = ("macro_f1", "quadratic_kappa", "accuracy", "pearson")
 class SplitScores:
     """The scores of one split: called with what `row_results` kept, it remembers each text's logits."""
 
-    def __init__(self, split: Texts, scale: Scale, temperature: float = 1.0) -> None:
+    def __init__(self, split: Texts, scale: Scale) -> None:
         self.split, self.scale = split, scale
-        self.temperature = temperature  # what the model's head was divided by
+        self.temperature = 1.0  # what the model's head was divided by
         self.gold = split.gold if split.gold is not None else np.zeros(len(split), dtype=np.int64)
         self.logits = np.zeros((len(split), scale.outputs))
         self.is_scored = False
@@ -79,7 +79,7 @@ class SplitScores:
         if self.scale.is_regression:
             found |= regression_scores(self.split.targets[:, 0], self.logits[:, 0], counts)
         else:
-            found |= calibration_scores(self.probabilities, self.gold, counts)
+            found |= calibration_scores(self.probabilities, self.split.targets, counts)
         return {name: float(value) for name, value in found.items()} if counts is None else found
 
     def confusion(self, counts: np.ndarray | None = None) -> np.ndarray:
@@ -102,7 +102,7 @@ def final_scores(scored: SplitScores, prefix: str) -> dict[str, float]:
         if name not in NO_INTERVAL:
             scores |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
     if scored.temperature != 1:
-        before = calibration_scores(scored.uncalibrated, scored.gold)
+        before = calibration_scores(scored.uncalibrated, scored.split.targets)
         scores |= {f"{prefix}{name}_uncalibrated": float(before[name]) for name in CALIBRATION}
     return scores
 
@@ -117,13 +117,14 @@ def write_predictions(path: Path, scored: SplitScores) -> None:
     header = ["text", *(["text_pair"] if split.pairs else []), "gold", "predicted"]
     header += ["gold_score", "predicted_score"] if scored.scale.is_regression else labels
     numbers = scored.logits if scored.scale.is_regression else scored.probabilities
+    predicted = scored.predicted
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(safe_cell(name) for name in header)
         for i, text in enumerate(split.texts):
             cells = [text, *([split.pairs[i]] if split.pairs else [])]
             cells.append(labels[split.gold[i]] if split.gold is not None and labels else "")
-            cells.append(labels[scored.predicted[i]] if labels else "")
+            cells.append(labels[predicted[i]] if labels else "")
             figures = [f"{number:.6f}" for number in numbers[i]]
             if scored.scale.is_regression:
                 figures.insert(0, "" if split.gold is None else f"{split.targets[i, 0]:.6f}")
@@ -132,8 +133,8 @@ def write_predictions(path: Path, scored: SplitScores) -> None:
 
 def safe_cell(text: str) -> str:
     """Text that a spreadsheet takes for text; a number such as -1 is none that it could run."""
-    is_risky = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not re.fullmatch(r"[+-]\d+([.,]\d+)?", text)
-    return f"'{text}" if is_risky else text
+    is_risky = text.startswith(("\t", "\r", "\n")) or text.lstrip().startswith(tuple("=+-@＝＋－＠"))
+    return f"'{text}" if is_risky and not re.fullmatch(r"[+-]\d+([.,]\d+)?", text) else text
 
 
 def label_table(scored: SplitScores) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def label_table(scored: SplitScores) -> dict[str, Any]:
         table["labels"] = dict(zip(labels, of_label, strict=True))
         table["confusion_matrix"] = confusion.tolist()  # rows gold, columns predicted
     if not scored.scale.is_regression:
-        bins = reliability(scored.probabilities, scored.gold)._asdict()
+        bins = reliability(scored.probabilities, scored.split.targets)._asdict()
         table["reliability"] = {
             name: [None if np.isnan(value) else value for value in column.tolist()] for name, column in bins.items()
         }
@@ -191,9 +192,9 @@ def draw_scores(folder: Path, name: str, scored: SplitScores) -> list[str]:
             lines.append(f"| {markdown_cell(label)} | {shares} | {found['support']} |")
         sections.append("\n".join([*lines, "", "![Confusion matrix](confusion_matrix.png)"]))
     if not scored.scale.is_regression:
-        curves = {"as trained": reliability(scored.uncalibrated, scored.gold)}
+        curves = {"as trained": reliability(scored.uncalibrated, scored.split.targets)}
         if scored.temperature != 1:
-            curves["calibrated"] = reliability(scored.probabilities, scored.gold)
+            curves["calibrated"] = reliability(scored.probabilities, scored.split.targets)
         draw_reliability(folder / "reliability.png", curves, f"{name} texts")
         sections.append("## Can its probabilities be trusted?\n\n![Reliability diagram](reliability.png)")
     return sections

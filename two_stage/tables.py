@@ -26,6 +26,7 @@ from two_stage.recipe import Refusal
 Row = dict[str, Any]
 PlacedRow = tuple[str, Row]  # ("train.csv row 12", {"text": ...}); rows are counted from 1, without the header
 
+LARGEST = 3.4e38  # that a float of 32 bits holds
 ARCHIVES = {".gz": "gzip", ".zst": "zstd"}
 
 csv.field_size_limit(2**31 - 1)  # the stock limit refuses a text of 128 KiB
@@ -268,12 +269,16 @@ def number_value(row: PlacedRow, column: str, flag: str) -> float:
         Refusal: no such column, or no finite number in it.
     """
     value = column_value(row, column, flag)
+    is_none = value is None or isinstance(value, bool) or (isinstance(value, str) and "_" in value)
     try:
-        number = math.nan if isinstance(value, bool) or value is None else float(value)
+        number = math.nan if is_none else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
-        raise Refusal(f"{row[0]}: column {column} holds {value!r}; a finite number is expected (--{flag})")
+    if not abs(number) <= LARGEST:
+        shown = repr(value)[:40]
+        raise Refusal(
+            f"{row[0]}: column {column} holds {shown}; a finite number is expected, {LARGEST:g} at most (--{flag})"
+        )
     return number
 
 

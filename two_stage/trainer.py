@@ -31,6 +31,8 @@ ArgumentsT = TypeVar("ArgumentsT", bound="ExactTrainingArguments")
 TIMED_STEPS = 6  # the first warms up and has no time
 POOL_STEPS = 50  # rows are sorted by length within pools of 50 steps: little padding, and still a random order
 
+LEAST_IS_BEST = ("loss", "error", "error_score", "likelihood", "brier", "perplexity")  # endings of scores' names
+
 # Fields of TrainingArguments that these scripts have another way for, at their stock values
 NO_EFFECT = {
     "do_train": False,  # the file given is the switch
@@ -83,6 +85,10 @@ class ExactTrainingArguments(TrainingArguments):
         check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
         check_range(self, 1, math.inf, "gradient_accumulation_steps")
         check_range(self, 0, math.inf, "freeze_layers")
+        check_range(self, 0, 2**32 - 1, "seed", "data_seed")
+        if self.metric_for_best_model and getattr(self, "greater_is_better", None) is None:
+            # transformers knows no more than "loss"
+            self.greater_is_better = not self.metric_for_best_model.endswith(LEAST_IS_BEST)
         for name, stock in self.takes_no_effect.items():
             if getattr(self, name) != stock:
                 raise Refusal(f"--{name} {getattr(self, name)}: has no effect in these scripts; leave it out")
@@ -97,6 +103,12 @@ class ExactTrainingArguments(TrainingArguments):
         super().__post_init__()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
+
+    def check_metric(self, scores: list[str]) -> None:
+        """Refuse a --metric_for_best_model that evaluation does not give, before anything is trained."""
+        name = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if name not in scores:
+            raise Refusal(f"--metric_for_best_model {name}: is none of {', '.join(scores)}")
 
     @property
     def rows_a_step(self) -> int:
@@ -117,6 +129,9 @@ class FineTuningArguments(ExactTrainingArguments):
     eval_strategy: str = field(default="epoch", metadata={"help": "when to score the validation rows"})
     save_strategy: str = field(default="epoch", metadata={"help": "when to save a checkpoint to resume from"})
     save_total_limit: int | None = field(default=1, metadata={"help": "checkpoints to keep"})
+    label_smoothing_factor: float = field(
+        default=0.0, metadata={"help": "share of each target that is spread over all labels"}
+    )
     unfreeze_epochs: float = field(
         default=0.0, metadata={"help": "the head learns first, and layer after layer joins from the top over so many"}
     )
@@ -126,6 +141,11 @@ class FineTuningArguments(ExactTrainingArguments):
         """Check the ranges of stage two's own fields, then what every script's are."""
         check_range(self, 0, math.inf, "unfreeze_epochs")
         check_range(self, 0, 1, "label_smoothing_factor")
+        if self.max_steps <= 0 and 0 < self.num_train_epochs <= self.unfreeze_epochs:
+            raise Refusal(
+                f"--unfreeze_epochs {self.unfreeze_epochs:g}: the embeddings would never learn in "
+                f"--num_train_epochs {self.num_train_epochs:g}; to keep them as they are, --freeze_layers"
+            )
         super().__post_init__()
 
 
@@ -305,6 +325,8 @@ class ExactTrainer(Trainer):
         scores: dict[str, float] = {}
         if checkpoint and self.is_trained(checkpoint):
             self._load_from_checkpoint(checkpoint)
+            if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+                self._load_best_model()
         elif self.train_dataset is not None:
             if checkpoint and self.is_streaming:
                 self.stream_positions = self.train_dataset.go_on_from(stream_positions(checkpoint))
