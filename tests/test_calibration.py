@@ -270,3 +270,27 @@ def test_temperature_mends_sure_models_and_scores_go_into_intervals() -> None:
     assert list(sure) == ["calibration_error", "negative_log_likelihood", "brier"]
     for name in sure:
         assert fitted[name][1] < sure[name][0], name
+
+
+def test_shares_of_annotators_are_the_truth() -> None:
+    """A model that gives each label the share that annotators gave it needs no temperature and has no error."""
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.ones(3), size=500)
+    assert fit_temperature(np.log(shares), shares) == pytest.approx(1, abs=1e-3)
+    assert fit_temperature(2 * np.log(shares), shares) == pytest.approx(2, abs=1e-3)
+    scores = calibration_scores(shares, shares)
+    assert scores["calibration_error"] == pytest.approx(0, abs=1e-12)
+    assert scores["brier"] == 0
+    entropy = -(shares * np.log(shares)).sum(axis=1).mean()
+    assert scores["negative_log_likelihood"] == pytest.approx(entropy)
+    assert reliability(shares, shares).accuracy == pytest.approx(reliability(shares, shares).confidence, nan_ok=True)
+
+
+def test_label_numbers_are_shares_of_one() -> None:
+    """Whichever way gold labels are given, the scores and the temperature are the same."""
+    rng = np.random.default_rng(1)
+    logits, gold = rng.normal(size=(60, 4)), rng.integers(4, size=60)
+    shares = np.eye(4)[gold]
+    assert fit_temperature(logits, shares) == fit_temperature(logits, gold)
+    for name, value in calibration_scores(softmax(logits), shares).items():
+        assert value == calibration_scores(softmax(logits), gold)[name]

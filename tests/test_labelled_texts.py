@@ -25,6 +25,7 @@ from two_stage.labelled_texts import (
     class_weights,
     collate,
     keep,
+    label_name,
     label_scale,
     load_splits,
     read_texts,
@@ -231,7 +232,7 @@ def test_targets_of_scores() -> None:
     assert target_of({"score": 7}, Scale([], None, True), score_column="score") == (0, [7.0])
 
 
-NO_NUMBERS: list[Any] = [None, "", "high", "nan", math.nan, "inf", -math.inf, True, [1], {}]
+NO_NUMBERS: list[Any] = [None, "", "high", "1_000", 1e39, "nan", math.nan, "inf", -math.inf, True, [1], {}]
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, 10**400], ids=lambda value: repr(value)[:8])
@@ -876,3 +877,12 @@ def test_how_texts_are_read(tokenizer: PreTrainedTokenizerBase) -> None:
     assert settled_reading(Settings(long_text="windows"), trained) == Reading(48, "windows", 8)
     with pytest.raises(Refusal, match="--max_length 65: the folder takes 8 to 64 tokens"):
         settled_reading(Settings(max_length=65), checkpoint_of(tokenizer, max_position_embeddings=64))
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("good", "good"), (2, "2"), (2.0, "2"), (-1.0, "-1"), (0.5, "0.5"), (True, "true"), (None, ""), ("2.0", "2.0")],
+)
+def test_labels_as_tables_hold_them(value: Any, name: str) -> None:
+    """Pandas writes 2 as 2.0 where a row has no label, JSON has true; a text stands as it is."""
+    assert label_name(value) == name

@@ -540,3 +540,14 @@ def test_wrong_commands_are_noticed(monkeypatch: pytest.MonkeyPatch, command: st
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises((AssertionError, Refusal, SystemExit)):
         check_command(shlex.split(command))
+
+
+@pytest.mark.parametrize("bins", [["-1e-05", "0", "1.5E+3"], ["-.5", "-0.25"], ["-3.", "2"]])
+def test_negative_numbers_are_no_flags(bins: list[str], tmp_path: Path) -> None:
+    """Typed, or in a recipe as the script itself writes small numbers."""
+    dataclasses = run_sentiment.Settings, run_sentiment.SentimentArguments
+    flags = ["--train_file", "x.csv", "--score_column", "score", "--bins", *bins]
+    settings, _, recipe = parse_flags(flags, *dataclasses, "", "")
+    assert settings.bins == [float(edge) for edge in bins]
+    (tmp_path / "again.yaml").write_text(recipe_text(recipe, "run_sentiment.py", tmp_path), encoding="utf-8")
+    assert parse_flags(["--recipe", str(tmp_path / "again.yaml")], *dataclasses, "", "")[0] == settings

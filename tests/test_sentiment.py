@@ -79,6 +79,7 @@ def run_of(call: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 
 LABELLED = ["--labels", *SHADES]
+SCORED = ["--loss", "regression", "--score_column", "score", "--bins", "-0.25", "0.25", *LABELLED]
 HEADS = {
     "default": [],
     "dropout": ["--head_dropout", "0.3"],
@@ -206,6 +207,58 @@ def test_a_second_text_is_read(run_of: Callable[..., Path], call: list[str], tmp
         run_sentiment.main([*again, "--output_dir", str(tmp_path / "again")])
 
 
+@pytest.mark.parametrize(
+    "more",
+    [LABELLED, [*LABELLED, "--text_pair_column", "company"], [*LABELLED, "--pooling", "mean"], SCORED],
+    ids=["default", "pairs", "mean", "regression"],
+)
+def test_the_cards_own_lines_run(more: list[str], run_of: Callable[..., Path]) -> None:
+    """What the model card says to paste loads the folder and gives what it says, of a long text too."""
+    text = (run_of(*more) / "README.md").read_text(encoding="utf-8")
+    usage = text.split("```python\n")[1].split("```")[0].replace("demand holds.", "demand holds. " * 100)
+    *lines, last = usage.strip().splitlines()
+    found: dict[str, Any] = {}
+    exec("\n".join([*lines, f"answer = {last}"]), found)  # our own README
+    answer = found["answer"][0] if isinstance(found["answer"][0], list) else found["answer"]
+    labels = {entry["label"] for entry in answer}
+    assert labels == ({"score"} if more == SCORED else set(SHADES))
+    assert ("probabilities were" in text) == (more != SCORED)
+
+
+def test_an_own_head_opens_without_a_warning(
+    run_of: Callable[..., Path], call: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its model type is no news to the script."""
+    again = ["--checkpoint", str(run_of(*LABELLED, "--pooling", "mean")), "--use_cpu"]
+    again += ["--test_file", call[call.index("--test_file") + 1], "--output_dir", str(tmp_path / "again")]
+    run_sentiment.main(again)
+    assert "bert_sentiment" not in caplog.text
+
+
+def test_a_file_that_was_trained_on_is_no_test(run_of: Callable[..., Path], call: list[str], tmp_path: Path) -> None:
+    """Nor is it after one more stage; --allow_leakage goes on."""
+    train = call[call.index("--train_file") + 1]
+    again = ["--checkpoint", str(run_of(*LABELLED)), "--use_cpu", "--output_dir", str(tmp_path / "again")]
+    with pytest.raises(Refusal, match=r"train\.csv: run_sentiment\.py trained .* on this very file"):
+        run_sentiment.main([*again, "--test_file", train])
+    run_sentiment.main([*again, "--test_file", train, "--allow_leakage"])
+
+
+def test_blank_labels_of_a_test_file_are_none(run_of: Callable[..., Path], call: list[str], tmp_path: Path) -> None:
+    """A label column that nobody filled in yet is no mistake, half of one is."""
+    with open(call[call.index("--test_file") + 1], encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    for name, label in (("blank", ""), ("half", SHADES[0])):
+        with open(tmp_path / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["text", "label"], [texts[0], label], *([text, ""] for text in texts[1:])])
+    again = ["--checkpoint", str(run_of(*LABELLED)), "--use_cpu", "--output_dir", str(tmp_path / "again")]
+    with pytest.raises(Refusal, match="1 of 24 rows have a label; label all or none"):
+        run_sentiment.main([*again, "--test_file", str(tmp_path / "half.csv")])
+    scores = run_sentiment.main([*again, "--test_file", str(tmp_path / "blank.csv")])
+    assert not any(name.startswith("test_acc") for name in scores)
+    assert len(predictions(tmp_path / "again")) == 24
+
+
 # --- Calibration ------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +285,34 @@ def test_calibration_divides_the_head(call: list[str], tmp_path: Path) -> None:
     assert fit_temperature(np.log(shares), np.array([SHADES.index(row["label"]) for row in rows])) == pytest.approx(
         1, abs=1e-3
     )
+
+
+@pytest.mark.parametrize("more", [["--calibrate"], ["--load_best_model_at_end", "--learning_rate", "0.05"]])
+def test_a_run_cut_off_behind_its_last_step_ends_alike(more: list[str], call: list[str], tmp_path: Path) -> None:
+    """Called again it scores, calibrates and saves the model that it would have: the last, or the best."""
+    flags = [*call, *LABELLED, "--save_strategy", "epoch", "--eval_strategy", "epoch", *more]
+    scores = run_sentiment.main([*flags, "--num_train_epochs", "4", "--output_dir", str(tmp_path / "whole")])
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        patch.setattr(run_sentiment, "score_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run_sentiment.main([*flags, "--num_train_epochs", "4", "--output_dir", str(tmp_path / "cut")])
+    again = run_sentiment.main([*flags, "--num_train_epochs", "4", "--output_dir", str(tmp_path / "cut")])
+    assert file_sha256(tmp_path / "cut" / "model.safetensors") == file_sha256(tmp_path / "whole" / "model.safetensors")
+    for name in ("eval_macro_f1", "test_negative_log_likelihood", "test_macro_f1_low"):
+        assert again[name] == scores[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_more"),
+    [("macro_f1", True), ("eval_quadratic_kappa", True), ("mean_absolute_error", False), ("loss", False)]
+    + [(name, False) for name in ("calibration_error", "eval_negative_log_likelihood", "brier")]
+    + [(name, False) for name in ("mean_absolute_error_score", "mean_squared_error")],
+)
+def test_which_score_is_best(name: str, is_more: bool, tmp_path: Path) -> None:
+    """The best model by an error is the one with the least."""
+    arguments = SentimentArguments(
+        use_cpu=True, output_dir=str(tmp_path), load_best_model_at_end=True, metric_for_best_model=name
+    )
+    assert arguments.greater_is_better is is_more
 
 
 # --- Seeds ------------------------------------------------------------------------------------------------------------

@@ -414,3 +414,12 @@ def test_a_folder_that_is_trained_on_is_no_longer_calibrated(tiny_folder: Path, 
     card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     assert "Its probabilities were not calibrated" in card
     assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8")).get("head_temperature") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [("\n=1+1", "'\n=1+1"), ("＝1+1", "'＝1+1"), ("  =1+1", "'  =1+1"), (" a", " a"), ("+0,5", "+0,5")],
+)
+def test_hidden_formulas_are_text(text: str, cell: str) -> None:
+    """Behind white space, or with the wide signs that some spreadsheets read too."""
+    assert safe_cell(text) == cell

@@ -19,7 +19,7 @@ from two_stage.recipe import Refusal, say
 from two_stage.report import SEEDS, seeds_table
 
 Main = Callable[[list[str]], dict[str, float]]
-TIMES = ("_runtime", "_per_second")  # of no interest
+LEFT_OUT = ("_runtime", "_per_second", "_low", "_high")  # times, and the ends of intervals, whose mean is no end of one
 
 
 def check_seeds(seeds: list[int], output_dir: str) -> None:
@@ -62,7 +62,7 @@ def run_seeds(main: Main, argv: list[str] | None, seeds: list[int], output_dir: 
     for seed in seeds:
         say(f"\nSeed {seed}: {output_dir}/seed-{seed}")
         found.append(main([*typed, "--seeds", str(seed), "--output_dir", f"{output_dir}/seed-{seed}"]))
-    names = [name for name in found[0] if all(name in scores for scores in found) and not name.endswith(TIMES)]
+    names = [name for name in found[0] if all(name in scores for scores in found) and not name.endswith(LEFT_OUT)]
     spread = {name: mean_and_spread([scores[name] for scores in found]) for name in names}
     summary = {"seeds": seeds, "scores": spread}
     if names:
