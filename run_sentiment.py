@@ -300,8 +300,6 @@ def score_splits(trainer: SentimentTrainer, scored: dict[str, SplitScores], cali
     """
     scores: dict[str, float] = {}
     if validation := scored.get("validation"):
-        if not validation.is_scored:  # of a run that was cut off behind its last step
-            trainer.evaluate()
         if calibrated:
             calibrate(trainer.model, validation)
             scores["temperature"] = validation.temperature

@@ -226,13 +226,13 @@ def test_the_cards_own_lines_run(more: list[str], run_of: Callable[..., Path]) -
 
 
 def test_an_own_head_opens_without_a_warning(
-    run_of: Callable[..., Path], call: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run_of: Callable[..., Path], call: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Its model type is no news to the script."""
     again = ["--checkpoint", str(run_of(*LABELLED, "--pooling", "mean")), "--use_cpu"]
     again += ["--test_file", call[call.index("--test_file") + 1], "--output_dir", str(tmp_path / "again")]
     run_sentiment.main(again)
-    assert "bert_sentiment" not in caplog.text
+    assert "bert_sentiment" not in capfd.readouterr().err
 
 
 def test_a_file_that_was_trained_on_is_no_test(run_of: Callable[..., Path], call: list[str], tmp_path: Path) -> None:
@@ -290,12 +290,14 @@ def test_calibration_divides_the_head(call: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize("more", [["--calibrate"], ["--load_best_model_at_end", "--learning_rate", "0.05"]])
 def test_a_run_cut_off_behind_its_last_step_ends_alike(more: list[str], call: list[str], tmp_path: Path) -> None:
     """Called again it scores, calibrates and saves the model that it would have: the last, or the best."""
-    flags = [*call, *LABELLED, "--save_strategy", "epoch", "--eval_strategy", "epoch", *more]
+    flags = [*call, *LABELLED, "--save_strategy", "epoch", "--eval_strategy", "epoch", "--save_total_limit", "9", *more]
     scores = run_sentiment.main([*flags, "--num_train_epochs", "4", "--output_dir", str(tmp_path / "whole")])
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         patch.setattr(run_sentiment, "score_splits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         run_sentiment.main([*flags, "--num_train_epochs", "4", "--output_dir", str(tmp_path / "cut")])
     again = run_sentiment.main([*flags, "--num_train_epochs", "4", "--output_dir", str(tmp_path / "cut")])
+    state = json.loads((tmp_path / "whole" / "trainer_state.json").read_text())
+    assert ("load_best" in str(more)) == (state["best_global_step"] not in (None, state["global_step"]))
     assert file_sha256(tmp_path / "cut" / "model.safetensors") == file_sha256(tmp_path / "whole" / "model.safetensors")
     for name in ("eval_macro_f1", "test_negative_log_likelihood", "test_macro_f1_low"):
         assert again[name] == scores[name]

@@ -29,7 +29,6 @@ class SplitScores:
         self.temperature = 1.0  # what the model's head was divided by
         self.gold = split.gold if split.gold is not None else np.zeros(len(split), dtype=np.int64)
         self.logits = np.zeros((len(split), scale.outputs))
-        self.is_scored = False
 
     def __call__(self, evaluated: Any) -> dict[str, float]:
         """The mean loss of a text, and its scores; a text in windows has their mean loss and mean logits.
@@ -41,7 +40,7 @@ class SplitScores:
         sums = np.zeros((len(self.split), results.shape[1]))
         np.add.at(sums, numbers, results)
         means = sums / np.bincount(numbers, minlength=len(sums))[:, None]
-        self.logits, self.is_scored = means[:, 1:], True
+        self.logits = means[:, 1:]
         scores = {"loss": float(means[:, 0].mean())}
         return scores | self.scores() if self.split.gold is not None else scores
 
