@@ -125,8 +125,7 @@ def _open_tokenizer(name: str, config: BertConfig) -> PreTrainedTokenizerBase:
     if not any(_checkpoint_file(name, file) for file in ("tokenizer.json", "vocab.txt")):
         raise Refusal(f"checkpoint {name}: no tokenizer in it (tokenizer.json or vocab.txt)")
     try:
-        with _quietly():  # it warns of a model type that is not its own
-            tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # whatever a broken file makes it raise
         raise Refusal(f"checkpoint {name}: its tokenizer cannot be read: {_one_line(error)}") from error
     if len(tokenizer) > config.vocab_size:
