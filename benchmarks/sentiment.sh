@@ -25,5 +25,5 @@ sentiment phrasebank financial_phrasebank_50agree --labels negative neutral posi
   --max_train_samples 386 --num_train_epochs 10 --head_learning_rate 1e-4
 for loss in cross_entropy ordinal; do
   sentiment "headlines-$loss" semeval2017_headlines_7class --labels "${SHADES[@]}" --seeds 0 1 2 3 4 \
-    --num_train_epochs 10 --head_learning_rate 1e-3 --loss $loss
+    --num_train_epochs 6 --head_learning_rate 1e-3 --loss $loss
 done

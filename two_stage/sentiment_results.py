@@ -181,10 +181,12 @@ def write_results(
 def draw_scores(folder: Path, name: str, scored: SplitScores) -> list[str]:
     """Draw who was taken for whom, and whether probabilities mean what they say; returns the card's sections."""
     sections = []
-    table = label_table(scored)
+    table, texts = label_table(scored), f"{len(scored.split):,} {name} texts"
     if scored.scale.labels:
         counts = np.array(table["confusion_matrix"])
-        draw_confusion_matrix(folder / "confusion_matrix.png", counts, scored.scale.labels, f"{name} texts")
+        draw_confusion_matrix(
+            folder / "confusion_matrix.png", counts, scored.scale.labels, f"Who was taken for whom: {texts}"
+        )
         lines = ["## Labels", "", f"| label ({name}) | precision | recall | F1 | texts |", "|---|---|---|---|---|"]
         for label, found in table["labels"].items():
             shares = " | ".join(f"{found[key]:.3f}" for key in ("precision", "recall", "f1"))
@@ -194,6 +196,6 @@ def draw_scores(folder: Path, name: str, scored: SplitScores) -> list[str]:
         curves = {"as trained": reliability(scored.uncalibrated, scored.split.targets)}
         if scored.temperature != 1:
             curves["calibrated"] = reliability(scored.probabilities, scored.split.targets)
-        draw_reliability(folder / "reliability.png", curves, f"{name} texts")
+        draw_reliability(folder / "reliability.png", curves, f"How sure, how right: {texts}")
         sections.append("## Can its probabilities be trusted?\n\n![Reliability diagram](reliability.png)")
     return sections
