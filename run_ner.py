@@ -31,7 +31,7 @@ from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, finish_run
 from two_stage.scores import EntityScores
 from two_stage.tables import PlacedRow, broken_text, column_value, sample_rows
-from two_stage.trainer import ExactTrainer, FineTuningArguments, pad_rows
+from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing, pad_rows
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
 CARD = Card(
@@ -300,6 +300,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, NerArguments, QUICKSTART, __doc__)
     checkpoint = open_checkpoint(settings.checkpoint)
+    check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
     checkpoint.check_length(settings.max_length)
     data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)

@@ -259,9 +259,7 @@ BAD_CALLS = {
         lambda call: call.data("validation_file", "a.txt", "profit rose .\ncash fell .\n"),
         ["1 document(s) of --validation_file", "two"],
     ),
-    "more layers frozen than there are": BadCall(
-        (PRETRAINING,), flag("freeze_layers", "9"), ["--freeze_layers 9", "2"]
-    ),
+    "more layers frozen than there are": BadCall(SCRIPTS, flag("freeze_layers", "9"), ["--freeze_layers 9", "2"]),
     "new words in frozen embeddings": BadCall(
         (PRETRAINING,),
         lambda call: call.flags.update(new_words=["3"], freeze_layers=["1"]),

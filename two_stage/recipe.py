@@ -145,10 +145,8 @@ def parse_flags(
     except ValueError as error:
         raise Refusal(" ".join(str(error).split())) from error
     stock = vars(FlagParser("", "", settings, TrainingArguments).parse_args([]))
-    silent = set(getattr(training, "takes_no_effect", ()))
-    spoken = (COMMON_TRAINING_FLAGS - silent).union(
-        own_flags(settings)
-    )  # written even at their default, which may change
+    # written even at their default, which may change
+    spoken = (COMMON_TRAINING_FLAGS - set(getattr(training, "takes_no_effect", ()))) | own_flags(settings)
     ours = vars(parser.parse_args([]))
     resolved = {
         name: value

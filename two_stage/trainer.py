@@ -390,7 +390,7 @@ class ExactTrainer(Trainer):
             A scalar: the kinds' means, added up. It is multiplied by the process count because data-parallel training
             averages the processes' gradients where these shares have to be added.
         """
-        return (sums / items.where(items > 0, 1)).sum() * self.accelerator.num_processes
+        return (sums / items.clamp(min=1)).sum() * self.accelerator.num_processes
 
     def prediction_step(
         self,
