@@ -331,6 +331,7 @@ def test_every_epoch_has_its_own_order(tiny_folder: Path, data_folder: Path, tmp
     assert sorted(first) == sorted(second)
 
 
+@pytest.mark.slow  # it starts processes
 def test_data_workers_change_no_score(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     """Scored before, after each epoch and at the end, on two data sets, by 0 workers or by 2 that last."""
     scores = {}
