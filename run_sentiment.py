@@ -119,6 +119,9 @@ class Settings:
         for name in ("soft_labels", "class_weights", "calibrate"):
             if self.loss == "regression" and getattr(self, name):
                 raise Refusal(f"--{name}: means nothing to --loss regression, which predicts no probabilities")
+        for seed in self.seeds or ():
+            if not 0 <= seed < 2**32:
+                raise Refusal(f"--seeds {seed}: must be between 0 and {2**32 - 1}")
         if self.focal_gamma is not None and self.loss != "focal":
             raise Refusal(f"--focal_gamma {self.focal_gamma}: only --loss focal has it")
         if self.calibrate and not self.validation_file:
@@ -139,7 +142,7 @@ class SentimentArguments(FineTuningArguments):
 
 
 class SentimentConfig(BertConfig):
-    """A BERT's config with a head that no stock class has, so that no stock class takes the folder for its own."""
+    """A BERT's config with a head that no stock class has: of a type that stock AutoModel and pipeline refuse."""
 
     model_type = "bert_sentiment"
 
@@ -197,7 +200,7 @@ class SentimentModel(SavedAsStock, BertPreTrainedModel):
         return self.pooling == "pooler" and self.hidden is None
 
     def config_to_save(self) -> BertConfig:
-        """A stock config where the stock class gives the same logits; else one that it refuses."""
+        """A stock config where the stock class gives the same logits; else one of our own type."""
         if self.is_stock:
             return super().config_to_save()
         config = SentimentConfig.from_dict(self.config.to_dict())
@@ -299,24 +302,25 @@ def score_splits(trainer: SentimentTrainer, scored: dict[str, SplitScores], cali
         Scores and intervals under their names in all_results.json, and `temperature`.
     """
     scores: dict[str, float] = {}
-    if validation := scored.get("validation"):
-        if calibrated:
-            calibrate(trainer.model, validation)
-            scores["temperature"] = validation.temperature
-        scores |= final_scores(validation, "eval_")
     if test := scored.get("test"):
-        test.temperature = scores.get("temperature", 1.0)
         trainer.compute_metrics = None  # a file without labels has nothing to score
         predicted = trainer.predict(test.split.rows)
         loss = test(predicted)["loss"]
         scores |= predicted.metrics
-        if test.split.gold is not None:
-            scores |= {"test_loss": loss, **final_scores(test, "test_")}
+        if test.split.gold is not None and trainer.train_dataset is not None:  # else which loss it was is not known
+            scores["test_loss"] = loss
+    if calibrated:
+        scores["temperature"] = calibrate(trainer.model, scored["validation"])
+        for split in scored.values():
+            split.divide(scores["temperature"])
+    for name, prefix in (("validation", "eval_"), ("test", "test_")):
+        if name in scored and scored[name].split.gold is not None:
+            scores |= final_scores(scored[name], prefix)
     return scores
 
 
-def calibrate(model: SentimentModel, validation: SplitScores) -> None:
-    """Divide the head's last layer by the temperature that suits the validation texts best.
+def calibrate(model: SentimentModel, validation: SplitScores) -> float:
+    """Divide the head's last layer by the temperature that suits the validation texts best; returns it.
 
     So whatever loads the folder gives the calibrated probabilities; which label is likeliest never changes.
     """
@@ -327,8 +331,8 @@ def calibrate(model: SentimentModel, validation: SplitScores) -> None:
     with torch.no_grad():
         for parameter in model.classifier.parameters():
             parameter /= temperature
-    model.config.head_temperature = validation.temperature = temperature
-    validation.logits = validation.logits / temperature
+    model.config.head_temperature = temperature
+    return temperature
 
 
 # --- Main -------------------------------------------------------------------------------------------------------------
@@ -362,7 +366,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for sentiment; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, SentimentArguments, QUICKSTART, __doc__)
-    if settings.seeds and len(settings.seeds) > 1:
+    if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
         return run_seeds(main, argv, settings.seeds, training.output_dir)
     for seed in recipe.pop("seeds", []):  # a single one is --seed
         training.seed = recipe["seed"] = seed
@@ -380,9 +384,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     loss = chosen_loss(settings, scale, training.label_smoothing_factor)
     head = head_settings(settings, scale, reading, checkpoint)
     splits, facts = load_splits(settings, scale, reading, checkpoint.tokenizer)
-    scored = {name: SplitScores(split, scale) for name, split in splits.items() if name != "train"}
+    is_calibrated = bool(getattr(checkpoint.config, "head_temperature", None)) and "train" not in splits
+    scored = {name: SplitScores(split, scale, is_calibrated) for name, split in splits.items() if name != "train"}
     if validation := scored.get("validation"):
         training.check_metric(["loss", *validation.scores()])
+    elif training.load_best_model_at_end:
+        raise Refusal("--load_best_model_at_end: needs a --validation_file to tell which is best")
     if settings.check_only:
         return {}
 

@@ -360,10 +360,10 @@ def test_one_seed_is_a_plain_run(call: list[str], tmp_path: Path) -> None:
     assert "seeds" not in recipe
 
 
-@pytest.mark.parametrize("seeds", [["1", "1"], ["-1", "2"], ["99999999999", "2"]])
+@pytest.mark.parametrize("seeds", [["1", "1"], ["-1", "2"], ["-1"], ["99999999999"]])
 def test_seeds_that_are_none(seeds: list[str], call: list[str], tmp_path: Path) -> None:
     """The same twice, or out of range."""
-    with pytest.raises(Refusal, match="each must be there once, from 0"):
+    with pytest.raises(Refusal, match=r"each must be there once|must be between 0"):
         run_sentiment.main([*call, *LABELLED, "--seeds", *seeds, "--output_dir", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
 

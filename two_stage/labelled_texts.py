@@ -99,8 +99,10 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
         raise Refusal(f"label {min(clashing)}: is a column of predictions.csv; call the label something else")
     if trained:
         asked = Scale(labels or trained.labels, settings.bins or trained.bins, is_regression or trained.is_regression)
-        if asked != trained or (settings.train_file and trained.is_regression and not is_regression):
+        if asked != trained:
             raise Refusal(f"checkpoint {checkpoint.name}: was trained for {spoken_scale(trained)}, in this order")
+        if settings.train_file and trained.is_regression and not is_regression:
+            raise Refusal(f"checkpoint {checkpoint.name}: predicts scores; to train it further, add --loss regression")
         if settings.score_column and not trained.is_regression and not trained.bins:
             raise Refusal(f"checkpoint {checkpoint.name}: was trained for labels by name; leave out --score_column")
         check_scores(settings, trained)
@@ -114,8 +116,9 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
     if settings.soft_labels:
         raise Refusal("give --labels in their order, worst first: each is the name of a column with its shares")
     rows = (row for path in settings.train_file for row in read_rows(path))
-    found = sorted({str(column_value(row, settings.label_column, "label_column")) for row in rows})
-    raise Refusal(f"give --labels in their order, worst first; found: {', '.join(found)}")
+    found = sorted({label_name(column_value(row, settings.label_column, "label_column")) for row in rows})
+    more = f" and {len(found) - 20} more; are they scores (--score_column)?" if len(found) > 20 else ""
+    raise Refusal(f"give --labels in their order, worst first; found: {', '.join(found[:20])}{more}")
 
 
 def check_scores(settings: TextFlags, scale: Scale) -> None:
@@ -192,8 +195,8 @@ def label_name(value: Any) -> str:
 
 def label_columns(settings: TextFlags, scale: Scale) -> list[str]:
     """The columns that say a row's label."""
-    if settings.score_column:
-        return [settings.score_column]
+    if settings.score_column or scale.is_regression:
+        return [settings.score_column] if settings.score_column else []
     return scale.labels if settings.soft_labels else [settings.label_column]
 
 
@@ -406,7 +409,7 @@ def load_splits(
 def split_line(split: Texts, scale: Scale, columns: list[str]) -> str:
     """How many texts a split holds, and how many of each label; `columns` are those that would have had them."""
     if split.gold is None:
-        counted = f"no labels (column {', '.join(columns)})"
+        counted = f"no labels (column {', '.join(columns)})" if columns else "no --score_column"
     elif scale.labels:
         counts = np.bincount(split.gold, minlength=len(scale.labels))
         counted = ", ".join(f"{count} {label}" for label, count in zip(scale.labels, counts, strict=True))

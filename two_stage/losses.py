@@ -1,7 +1,7 @@
 """What stage two minimises: one loss a row, from logits and a target distribution over ordered labels.
 
 A gold label is a target of one 1 and else 0; annotators' shares are a target as they are. So each loss takes soft
-labels too. Weights and means are not here: `ExactTrainer` divides weighted sums by the weights of the whole step.
+labels too. Weights and means are not here: the rows' weights have mean 1, and a step's sum is divided by its rows.
 """
 
 import torch

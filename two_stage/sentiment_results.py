@@ -24,11 +24,16 @@ CURVES = ("macro_f1", "quadratic_kappa", "accuracy", "pearson")
 class SplitScores:
     """The scores of one split: called with what `row_results` kept, it remembers each text's logits."""
 
-    def __init__(self, split: Texts, scale: Scale) -> None:
+    def __init__(self, split: Texts, scale: Scale, is_calibrated: bool = False) -> None:
         self.split, self.scale = split, scale
+        self.is_calibrated = is_calibrated  # the folder that predicts was, when it was trained
         self.temperature = 1.0  # what the model's head was divided by
         self.gold = split.gold if split.gold is not None else np.zeros(len(split), dtype=np.int64)
         self.logits = np.zeros((len(split), scale.outputs))
+
+    def divide(self, temperature: float) -> None:
+        """Take the logits for those of the model whose head was divided by a temperature."""
+        self.temperature, self.logits = temperature, self.logits / temperature
 
     def __call__(self, evaluated: Any) -> dict[str, float]:
         """The mean loss of a text, and its scores; a text in windows has their mean loss and mean logits.
@@ -193,8 +198,8 @@ def draw_scores(folder: Path, name: str, scored: SplitScores) -> list[str]:
             lines.append(f"| {markdown_cell(label)} | {shares} | {found['support']} |")
         sections.append("\n".join([*lines, "", "![Confusion matrix](confusion_matrix.png)"]))
     if not scored.scale.is_regression:
-        curves = {"as trained": reliability(scored.uncalibrated, scored.split.targets)}
-        if scored.temperature != 1:
+        curves = {} if scored.is_calibrated else {"as trained": reliability(scored.uncalibrated, scored.split.targets)}
+        if scored.temperature != 1 or scored.is_calibrated:
             curves["calibrated"] = reliability(scored.probabilities, scored.split.targets)
         draw_reliability(folder / "reliability.png", curves, f"How sure, how right: {texts}")
         sections.append("## Can its probabilities be trusted?\n\n![Reliability diagram](reliability.png)")

@@ -581,12 +581,14 @@ def pad_rows(rows: list[dict[str, Any]], padding: dict[str, int], fixed: tuple[s
     """Stack rows into a batch as long as its longest row.
 
     Args:
-        rows: each maps a name to a list or tensor of that row's tokens, or, for names in `fixed`, to one number.
+        rows: each maps a name to a list or tensor of that row's tokens, or, for names in `fixed`, to one number or to a
+            list as long in every row.
         padding: for each token-long name the value that fills it up.
-        fixed: names of one number a row.
+        fixed: names of one number a row, or of so many.
 
     Returns:
-        Tensors of shape (rows, longest), `attention_mask` among them, and (rows,) for the names in `fixed`.
+        Tensors of shape (rows, longest), `attention_mask` among them, and (rows,) or (rows, so many) for the names in
+        `fixed`.
     """
     batch = {
         name: nn.utils.rnn.pad_sequence(
