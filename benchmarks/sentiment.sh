@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sentiment from a checkpoint with and without a stage one, over seeds: PhraseBank (3 labels, 386 texts to learn from)
+# Sentiment from a checkpoint with and without a stage one, over seeds: PhraseBank (3 labels, a tenth of the texts and all)
 # and SemEval's headlines (7 ordered shades), the latter with cross-entropy and with the ordinal loss.
 #
 #     REAL_DATA_DIR=… CHECKPOINT=… STAGE_ONE=outputs/news bash benchmarks/sentiment.sh
@@ -23,6 +23,8 @@ sentiment() {
 
 sentiment phrasebank financial_phrasebank_50agree --labels negative neutral positive --seeds 0 1 2 \
   --max_train_samples 386 --num_train_epochs 10 --head_learning_rate 1e-4
+sentiment phrasebank-all financial_phrasebank_50agree --labels negative neutral positive --seeds 0 1 2 \
+  --num_train_epochs 4 --head_learning_rate 1e-4
 for loss in cross_entropy ordinal; do
   sentiment "headlines-$loss" semeval2017_headlines_7class --labels "${SHADES[@]}" --seeds 0 1 2 3 4 \
     --num_train_epochs 6 --head_learning_rate 1e-3 --loss $loss
