@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sentiment from a checkpoint with and without a stage one, over seeds: PhraseBank (3 labels, a tenth of the texts and all)
-# and SemEval's headlines (7 ordered shades), the latter with cross-entropy and with the ordinal loss.
+# Sentiment from a checkpoint with and without a stage one, over seeds: PhraseBank (3 labels, a tenth of the texts, and all)
+# and SemEval headlines (7 ordered shades), the latter with cross-entropy and with the ordinal loss.
 #
 #     REAL_DATA_DIR=… CHECKPOINT=… STAGE_ONE=outputs/news bash benchmarks/sentiment.sh
 set -euo pipefail

@@ -395,7 +395,7 @@ def trained_folder(folder: Path, tiny_folder: Path, labels: list[str], **config:
 
 
 def test_predicted_scores_are_held_against_scores(tiny_folder: Path, tmp_path: Path) -> None:
-    """Also where no flag says so; a folder that only predicts tells no loss, as it does not know which it learned by."""
+    """Also where no flag says so; a folder that only predicts does not know by which loss it learned."""
     call = trained_folder(tmp_path, tiny_folder, ["score"], problem_type="regression")
     (tmp_path / "test.csv").write_text(TABLE, encoding="utf-8")
     scores = run_sentiment.main([*call, "--test_file", str(tmp_path / "test.csv"), "--score_column", "score"])
