@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart test test-slow test-all check format clean
+.PHONY: help setup quickstart test test-slow fuzz test-all check format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 14
@@ -28,6 +28,9 @@ test: $(INSTALLED)  ## the fast tests, offline, under two minutes
 
 test-slow: $(INSTALLED)  ## the tests that start processes or read real data
 	$(RUN) -m pytest -m slow
+
+fuzz: $(INSTALLED)  ## the property tests on examples that no run had before
+	HYPOTHESIS_PROFILE=random $(RUN) -m pytest -m hypothesis
 
 test-all: test test-slow  ## every test
 

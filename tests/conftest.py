@@ -16,9 +16,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import BertConfig, BertForPreTraining, BertTokenizer, set_seed
 
 torch.set_num_threads(1)  # sums come out alike on every machine, and tiny models gain nothing from a second
+
+# The same examples every time, so that a run can be repeated; `make fuzz` draws others.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("random", derandomize=False, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 REPOSITORY = Path(__file__).parent.parent
 SHADES = ["bad", "so-so", "good"]

@@ -24,9 +24,7 @@ from two_stage import corpus
 from two_stage.corpus import CorpusSource, cut_shards, flat_sentence_lengths, load_corpus, read_documents
 from two_stage.recipe import Refusal
 
-QUICK = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Rows = list[tuple[list[int], list[int]]]
 
 ANY_CHARACTER = st.characters(exclude_categories=["Cs"])  # a lone surrogate is no text: UTF-8 has no bytes for it

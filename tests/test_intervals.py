@@ -37,7 +37,7 @@ class Kept:
         return np.concatenate(self.chunks)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None)
 @given(
     values=st.lists(st.floats(-10, 10), min_size=1, max_size=12).map(np.array),
     resamples=st.integers(1, 60),

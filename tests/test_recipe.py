@@ -320,7 +320,7 @@ def check_round_trip(script: str, flags: dict[str, Any], folder: Path) -> None:
 
 
 @each_script
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_resolved_recipe_gives_the_same_settings(tmp_path: Path, script: str, data: st.DataObject) -> None:
     """Whatever was typed, running the written recipe is running the same thing."""

@@ -25,7 +25,7 @@ from two_stage.scores import (
     shade_scores,
 )
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True)
+QUICK = settings(max_examples=40, deadline=None)
 
 
 def pretraining(rows: list[list[float]]) -> dict[str, float]:

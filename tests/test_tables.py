@@ -17,9 +17,7 @@ from two_stage import tables
 from two_stage.recipe import Refusal
 
 TABLES = ("csv", "tsv", "jsonl", "parquet")
-QUICK = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 ANY_CHARACTER = st.characters(exclude_categories=["Cs"])  # a lone surrogate is no text: UTF-8 has no bytes for it
 MARKS = (
