@@ -2,47 +2,44 @@
 
     python run_ner.py --checkpoint outputs/quickstart/pretraining
     python run_ner.py --checkpoint outputs/news --train_file train.conll --validation_file dev.conll
-    python run_ner.py --checkpoint outputs/ner --test_file new_sentences.jsonl --output_dir outputs/predicted
+    python run_ner.py --checkpoint outputs/ner --test_file new_articles.txt --output_dir outputs/predicted
 
-The model is BertForTokenClassification: every word's first word piece carries the word's IOB2 tag. Scores are strict:
-an entity counts where its type and both its ends are right. Words that the model cannot read, behind --max_length or
-without a word piece, are predicted O and scored as such, never dropped.
+The model is BertForTokenClassification: a word's first word piece carries the word's tag (IOB2). No word is lost: a
+sentence longer than --max_length is read in windows that overlap, and each word is answered for by the one window that
+shows most around it. Only legal sequences of tags come out, and scores are strict: an entity counts where its type and
+both its ends are right.
 """
 
-import json
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import BertForTokenClassification, PreTrainedTokenizerBase, set_seed
 
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
-from two_stage.handoff import Checkpoint, load_model, open_checkpoint, trace_lineage
+from two_stage.entity_results import EntitySplit, spoken_counts, write_predictions, write_results
+from two_stage.handoff import check_unseen, load_model, open_checkpoint, settled_reading, trace_lineage
+from two_stage.losses import Loss, check_focal, chosen_loss, class_weights
 from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
-from two_stage.report import Card, finish_run
-from two_stage.scores import EntityScores
-from two_stage.tables import PlacedRow, broken_text, column_value, sample_rows
-from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing, pad_rows
+from two_stage.report import Card, Findings, finish_run
+from two_stage.scoring import score_splits
+from two_stage.seeds import check_seed_range, run_seeds
+from two_stage.sources import check_sources, trace_dataset
+from two_stage.tag_schemes import tag_names
+from two_stage.tagged_sentences import ENTITY_MODELS, Sentences, load_splits
+from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing, pad_rows, row_lengths
+from two_stage.windows import Windows, plan_windows
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
-CARD = Card(
-    "Entities",
-    "from transformers import pipeline\n\n"
-    'entities = pipeline("token-classification", model="FOLDER", aggregation_strategy="first")\n'
-    'entities("Shares of Marlow Shipping rose in Oslo.")',
-)
-FORMATS = ("jsonl", "parquet", "conll", "bio")
-NO_LABEL = -100  # what cross_entropy passes over
-NO_TOKEN = -1  # a word that the model cannot read
+FORMATS = ("jsonl", "parquet", "conll", "bio", "csv", "tsv", "txt")
+NO_LABEL = -100  # a word piece that no loss is taken of
+NO_TOKEN = -1  # fills up rows of fewer words
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
@@ -54,20 +51,82 @@ class Settings:
     checkpoint: str | None = field(
         default=None, metadata={"help": "stage one's folder, any BERT, or to predict a folder that this script made"}
     )
-    train_file: list[str] | None = field(default=None, metadata={"help": "tagged sentences: jsonl, parquet, conll"})
+    train_file: list[str] | None = field(default=None, metadata={"help": "tagged sentences: conll, jsonl, parquet"})
     validation_file: list[str] | None = field(default=None, metadata={"help": "tagged sentences scored every epoch"})
     test_file: list[str] | None = field(
-        default=None, metadata={"help": "sentences to predict; scored where they have tags"}
+        default=None, metadata={"help": "sentences to predict, also txt and csv; scored where they have tags"}
     )
-    tokens_column: str = field(default="tokens", metadata={"help": "where a row has its words"})
-    tags_column: str = field(default="ner_tags", metadata={"help": "where a row has its tags: O, B-TYPE, I-TYPE"})
-    max_length: int = field(default=128, metadata={"help": "word pieces a sentence; words behind it are predicted O"})
+    dataset: str | None = field(default=None, metadata={"help": "splits of a data set: Hub id or local folder"})
+    dataset_config: str | None = field(default=None, metadata={"help": "which of its configurations"})
+    dataset_revision: str | None = field(default=None, metadata={"help": "which of its commits"})
+    dataset_splits: list[str] | None = field(
+        default=None, metadata={"help": "which of its splits (all of train, validation, test that it has)"}
+    )
+    tokens_column: str = field(
+        default="tokens", metadata={"help": "where a row has its words; in conll a column's number (the first)"}
+    )
+    tags_column: str = field(
+        default="ner_tags", metadata={"help": "where a row has its tags; in conll a column's number (the last)"}
+    )
+    labels: list[str] | None = field(default=None, metadata={"help": "names of numbered tags, in their order"})
+    text_column: str = field(default="text", metadata={"help": "where a row without words has its text"})
+    entities_column: str = field(
+        default="entities", metadata={"help": "where a text has its entities: start, end, label"}
+    )
+    document_column: str = field(default="document", metadata={"help": "says which rows are of one document"})
+    max_length: int | None = field(
+        default=None, metadata={"help": "word pieces the model reads at once (128, or as a folder was trained)"}
+    )
+    stride: int | None = field(
+        default=None, metadata={"help": "word pieces that windows of a long sentence share, half of one at most (32)"}
+    )
+    context: int | None = field(
+        default=None, metadata={"help": "word pieces of the document to read on each side of a sentence (0)"}
+    )
     max_train_samples: int | None = field(default=None, metadata={"help": "sentences to train on, drawn at random"})
+    allow_leakage: bool = field(default=False, metadata={"help": "go on although a sentence stands in two splits"})
+    label_pieces: str = field(
+        default="first",
+        metadata={
+            "help": "which pieces of a word learn its tag: first, or all (B- first, then I-)",
+            "choices": ("first", "all"),
+        },
+    )
+    decoding: str | None = field(
+        default=None,
+        metadata={
+            "help": "the likeliest legal tags of a sentence, or each word's own (legal)",
+            "choices": ("legal", "argmax"),
+        },
+    )
+    loss: str = field(
+        default="cross_entropy", metadata={"help": "what to minimise", "choices": ("cross_entropy", "focal")}
+    )
+    class_weights: list[str] | None = field(
+        default=None, metadata={"help": "`balanced`, each tag the same in all, or a number a tag: O, B-A, I-A, B-B ..."}
+    )
+    focal_gamma: float | None = field(
+        default=None, metadata={"help": "how little --loss focal counts what is known (2)"}
+    )
+    calibrate: bool = field(
+        default=False, metadata={"help": "set the head's temperature on the validation words (Guo et al. 2017)"}
+    )
+    seeds: list[int] | None = field(default=None, metadata={"help": "train a model for each; mean and spread of all"})
     check_only: bool = field(default=False, metadata={"help": "read and check; train nothing"})
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range."""
+        """Refuse what is out of range, and flags that do not go together."""
         check_range(self, 1, math.inf, "max_train_samples")
+        check_range(self, 0, math.inf, "stride", "context", "focal_gamma")
+        check_seed_range(self.seeds)
+        check_sources(self)
+        check_focal(self.loss, self.focal_gamma)
+        trains = self.train_file or self.dataset
+        if self.calibrate and not (self.validation_file or self.dataset):
+            raise Refusal("--calibrate: needs a --validation_file to set the temperature on")
+        for name in ("calibrate", "class_weights", "max_train_samples", "seeds"):
+            if getattr(self, name) and not trains and (self.validation_file or self.test_file):
+                raise Refusal(f"--{name}: needs a --train_file; nothing is trained without one")
 
 
 @dataclass
@@ -77,163 +136,145 @@ class NerArguments(FineTuningArguments):
     output_dir: str = field(default="outputs/ner", metadata={"help": "one run a folder"})
 
 
-# --- Data: words and their tags → token ids and their labels ----------------------------------------------------------
+class Reading(NamedTuple):
+    """How sentences are read and tags chosen; a trained folder keeps it."""
+
+    max_length: int = 128  # word pieces a row
+    stride: int = 32  # word pieces that neighbouring windows share
+    context: int = 0  # word pieces of the document on each side
+    decoding: str = "legal"
 
 
-@dataclass
-class Sentences:
-    """One split: sentences in the file's order, their tags, and what the model reads of them."""
-
-    words: list[list[str]]
-    gold: list[list[str]] | None  # None: the file has no tags
-    rows: Dataset  # input_ids, labels, word_tokens
+# --- Data: words → word pieces → rows ---------------------------------------------------------------------------------
 
 
-def read_sentences(
-    paths: list[str], settings: Settings, tagged: bool, limit: int | None = None
-) -> tuple[list[list[str]], list[list[str]] | None, list[str]]:
-    """The sentences of a split, their tags, and the place that each came from.
+class Pieces(NamedTuple):
+    """The word pieces of all words of a split, one behind the other."""
+
+    ids: np.ndarray  # int (pieces,)
+    starts: np.ndarray  # word w has ids[starts[w] : starts[w + 1]], one at least: int (words + 1,)
+    shortened: int = 0  # words of more pieces than a row has room for
+    unknown: int = 0  # words of no piece, such as a zero-width space: they are read as [UNK], and keep their tag
+
+
+def word_pieces(words: list[str], tokenizer: PreTrainedTokenizerBase, room: int) -> Pieces:
+    """Cut every word into pieces; each different word is cut once.
 
     Args:
-        paths: files of sentences.
-        settings: names of the columns.
-        tagged: whether a file without tags is refused.
-        limit: sentences to take; None takes all.
-
-    Raises:
-        Refusal: no row, a column is missing, words that are none, as many tags as words in one row but not in another.
+        words: of all sentences, one behind the other.
+        tokenizer: a fast one.
+        room: most pieces of a word; the rest of it is not read.
     """
-    words: list[list[str]] = []
-    tags: list[list[str]] = []
-    places: list[str] = []
-    for row in sample_rows(paths, limit):
-        words.append(word_list(row, settings.tokens_column, "tokens_column"))
-        places.append(row[0])
-        if tagged or settings.tags_column in row[1]:
-            tags.append(word_list(row, settings.tags_column, "tags_column"))
-            if len(tags[-1]) != len(words[-1]):
-                raise Refusal(f"{row[0]}: {len(words[-1])} tokens but {len(tags[-1])} tags; give every token its tag")
-    if not words:
-        raise Refusal(f"{', '.join(paths)}: no row in it")
-    if tags and len(tags) < len(words):
-        raise Refusal(f"{', '.join(paths)}: {len(tags)} of {len(words)} rows have tags; tag all or none")
-    return words, tags or None, places
-
-
-def word_list(row: PlacedRow, column: str, flag: str) -> list[str]:
-    """A column's list of texts, at least one."""
-    values = column_value(row, column, flag)
-    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-        raise Refusal(f'{row[0]}: column {column} must hold a list of texts such as ["O", "B-ORG"], at least one')
-    if any(map(broken_text, values)):
-        raise Refusal(f"{row[0]}: column {column} holds half of a character (a lone surrogate); mend the text")
-    return values
-
-
-def check_iob2(tags: list[str], place: str) -> None:
-    """Refuse an I- that no B- or I- of its type stands before: IOB1 files begin entities so, and would score 0."""
-    for before, tag in pairwise(["O", *tags]):
-        if tag.startswith("I-") and before[2:] != tag[2:]:
-            raise Refusal(f"{place}: tag {tag} follows {before}; in IOB2 an entity begins with B-{tag[2:]}")
-
-
-def tag_names(tags: list[list[str]], places: list[str]) -> list[str]:
-    """The label list of the training tags: O first, then B- and I- of each type in alphabetical order.
-
-    Raises:
-        Refusal: a tag that is not IOB2.
-    """
-    types = set()
-    for sentence, place in zip(tags, places, strict=True):
-        for tag in sentence:
-            if tag != "O" and not (tag[:2] in ("B-", "I-") and tag[2:]):
-                raise Refusal(f"{place}: tag {tag!r} is not IOB2; write O, B-TYPE or I-TYPE")
-            types.add(tag[2:])
-    return ["O"] + [f"{prefix}-{kind}" for kind in sorted(types - {""}) for prefix in "BI"]
+    numbers: dict[str, int] = {}
+    which = np.array([numbers.setdefault(word, len(numbers)) for word in words])
+    encoded = tokenizer(
+        [[word] for word in numbers],
+        is_split_into_words=True,
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["input_ids"]
+    pieces = [np.array(ids[:room] or [tokenizer.unk_token_id]) for ids in encoded]
+    counts = np.array([len(ids) for ids in encoded])[which]
+    starts = np.concatenate([[0], np.cumsum(counts.clip(1, room))])
+    return Pieces(
+        np.concatenate([pieces[i] for i in which]), starts, int((counts > room).sum()), int((counts == 0).sum())
+    )
 
 
 def align_labels(
-    words: list[list[str]], tag_ids: list[list[int]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    pieces: Pieces, windows: Windows, tags: np.ndarray | None, inside: np.ndarray, tokenizer: PreTrainedTokenizerBase
 ) -> Dataset:
-    """Sentences of words → rows of token ids, with each word's label on the word's first piece.
+    """Windows → rows of token ids, with each word's label on its pieces, in the one window that answers for it.
 
     Args:
-        words: sentences.
-        tag_ids: a label number a word.
-        tokenizer: a fast one.
-        max_length: pieces a row; what is longer is cut.
+        pieces: of all words.
+        windows: over them.
+        tags: the label number of every word: int (words,); None labels nothing.
+        inside: of each label number the one that a word's further pieces get: int (labels,); NO_LABEL labels the
+            first piece alone.
+        tokenizer: has [CLS] and [SEP].
 
     Returns:
-        `input_ids`, `labels` (NO_LABEL on all but first pieces), and `word_tokens`: for each word where its first
-        piece stands, or NO_TOKEN.
+        `input_ids`, `labels`, `word_tokens` (where the first piece of each word that is answered for stands), and
+        `first_word` (the number of the first such word).
     """
-    encoded = tokenizer(
-        words, is_split_into_words=True, truncation=True, max_length=max_length, return_attention_mask=False
+    counts = np.diff(pieces.starts)
+    labels = np.full(len(pieces.ids), NO_LABEL)
+    if tags is not None:
+        labels = np.repeat(inside[tags], counts)
+        labels[pieces.starts[:-1]] = tags
+    columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "labels", "word_tokens", "first_word")}
+    for start, stop, first, last in zip(*(column.tolist() for column in windows), strict=True):
+        a, b, c, d = pieces.starts[[start, stop, first, last]]
+        columns["input_ids"].append([tokenizer.cls_token_id, *pieces.ids[a:b].tolist(), tokenizer.sep_token_id])
+        columns["labels"].append([NO_LABEL] * (1 + c - a) + labels[c:d].tolist() + [NO_LABEL] * (1 + b - d))
+        columns["word_tokens"].append((pieces.starts[first:last] - a + 1).tolist())
+        columns["first_word"].append(first)
+    return Dataset.from_dict(columns)
+
+
+def build_rows(
+    name: str,
+    split: Sentences,
+    reading: Reading,
+    numbers: np.ndarray,
+    label_pieces: str,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Dataset:
+    """The rows of a split, and a word on what was odd on the way.
+
+    Args:
+        name: train, validation or test.
+        split: as read.
+        reading: how much is read at once.
+        numbers: the model's label number of each tag O, B-A, I-A, B-B … : int (tags,).
+        label_pieces: `first` or `all`.
+        tokenizer: the checkpoint's.
+    """
+    pieces = word_pieces(
+        [word for sentence in split.sentences for word in sentence.words], tokenizer, reading.max_length - 2
     )
-    labels, word_tokens = [], []
-    for i, sentence in enumerate(words):
-        first = [NO_TOKEN] * len(sentence)
-        row = [NO_LABEL] * len(encoded["input_ids"][i])
-        for token, word in enumerate(encoded.word_ids(i)):
-            if word is not None and first[word] == NO_TOKEN:
-                first[word], row[token] = token, tag_ids[i][word]
-        labels.append(row)
-        word_tokens.append(first)
-    return Dataset.from_dict({"input_ids": encoded["input_ids"], "labels": labels, "word_tokens": word_tokens})
-
-
-def load_splits(settings: Settings, checkpoint: Checkpoint) -> tuple[dict[str, Sentences], list[str]]:
-    """The splits that were given, read, checked and aligned; and the label list.
-
-    Raises:
-        Refusal: among others, a tag that training does not have.
-    """
-    splits: dict[str, Sentences] = {}
-    trained = checkpoint.trained_labels("BertForTokenClassification")
-    if not trained and not settings.train_file:
-        raise Refusal(f"checkpoint {checkpoint.name}: is no entity model, and there is no --train_file to make one")
-    labels = trained or []
-    for name in ("train", "validation", "test"):
-        if paths := getattr(settings, f"{name}_file"):
-            limit = settings.max_train_samples if name == "train" else None
-            words, tags, places = read_sentences(paths, settings, tagged=name != "test", limit=limit)
-            if name == "train":
-                labels = tag_names(tags or [], places)
-                if trained and labels != trained:
-                    raise Refusal(f"checkpoint {checkpoint.name}: was trained for other tags: {', '.join(trained)}")
-            number = {label: i for i, label in enumerate(labels)}
-            for sentence, place in zip(tags or [], places, strict=False):
-                check_iob2(sentence, place)
-                if unknown := [tag for tag in sentence if tag not in number]:
-                    raise Refusal(f"{place}: tag {unknown[0]!r} is none of the model's: {', '.join(labels)}")
-            ids = [[number[tag] for tag in sentence] for sentence in tags] if tags else [[0] * len(w) for w in words]
-            splits[name] = Sentences(words, tags, align_labels(words, ids, checkpoint.tokenizer, settings.max_length))
-            say(split_line(name, splits[name]))
-    return splits, labels
-
-
-def split_line(name: str, split: Sentences) -> str:
-    """What a split holds, and how many of its words the model cannot read."""
-    entities = Counter(tag[2:] for sentence in split.gold or [] for tag in sentence if tag.startswith("B-"))
-    counted = ", ".join(f"{count} {kind}" for kind, count in sorted(entities.items())) or "no entities"
-    unread = sum(token == NO_TOKEN for tokens in split.rows["word_tokens"] for token in tokens)
-    lost = f"; {unread} words lie behind --max_length or have no word piece: predicted O" if unread else ""
-    return f"{name}: {len(split.words)} sentences: {counted if split.gold else 'no tags'}{lost}"
+    windows = plan_windows(pieces.starts, split, reading.max_length - 2, reading.stride, reading.context)
+    inside = np.full(len(numbers), NO_LABEL)
+    if label_pieces == "all":  # B-X goes on as I-X, O and I-X as they are
+        tags = np.arange(len(numbers))
+        inside[numbers] = numbers[tags + tags % 2]
+    rows = align_labels(pieces, windows, None if split.gold is None else numbers[split.gold], inside, tokenizer)
+    if extra := len(rows) - len(split):
+        say(f"  {name}: {extra:,} rows more than sentences: what is longer than --max_length is read in windows")
+    if reading.context and split.documents is None:
+        say(f"! {name}: no documents are marked, so --context reads whatever stands before and behind a sentence")
+    for count, what in (
+        (pieces.shortened, "are longer than a window: their end is not read"),
+        (pieces.unknown, "have no word piece: read as [UNK]"),
+    ):
+        if count:
+            say(f"! {name}: {count:,} words {what}")
+    if name != "train":  # rows of like length share a batch; first_word says whose they are
+        rows = rows.select(np.argsort(row_lengths(rows), kind="stable")[::-1])
+    return rows
 
 
 def collate(examples: list[dict[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
-    """Rows → a batch as long as its longest sentence."""
-    return pad_rows(examples, {"input_ids": pad_token_id, "labels": NO_LABEL})
+    """Rows → a batch as long as its longest window."""
+    padding = {"input_ids": pad_token_id, "labels": NO_LABEL, "word_tokens": NO_TOKEN}
+    return pad_rows(examples, padding, fixed=("first_word",))
 
 
 # --- Model and loss ---------------------------------------------------------------------------------------------------
 
 
 class NerTrainer(ExactTrainer):
-    """The mean of cross-entropy over words."""
+    """The mean over labelled word pieces of weight × the loss that was chosen; over all the weights have mean 1."""
+
+    def __init__(self, loss: Loss, tag_weights: Tensor, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.loss, self.tag_weights = loss, tag_weights
 
     def count_items(self, batch: dict[str, Tensor]) -> Tensor:
-        """Words of a batch that carry a label: (1,)."""
+        """Word pieces of a batch that carry a label: (1,)."""
         return batch["labels"].ne(NO_LABEL).sum()[None]
 
     def compute_loss(
@@ -243,103 +284,121 @@ class NerTrainer(ExactTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """Cross-entropy in nats, over the words of the whole step."""
+        """The chosen loss, weighted, over the labelled word pieces of the whole step."""
         labels = inputs.pop("labels")  # with labels the model would work out a mean of its own
-        outputs = model(**inputs)
-        loss = self.step_mean(self.sentence_losses(outputs.logits, labels).sum()[None], num_items_in_batch)
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        is_labelled = labels != NO_LABEL
+        logits, tags = outputs.logits[is_labelled], labels[is_labelled]
+        losses = self.loss(logits, nn.functional.one_hot(tags, logits.shape[-1]).float())
+        losses = losses * self.tag_weights.to(tags.device)[tags]
+        loss = self.step_mean(losses.sum()[None], num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def row_results(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of each sentence: its summed loss, then each piece's label: (rows, 1 + length)."""
-        labels = inputs.pop("labels")
-        logits = model(**inputs).logits
-        return torch.cat([self.sentence_losses(logits, labels)[:, None], logits.argmax(-1).float()], dim=1), labels
-
-    def sentence_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Summed cross-entropy of each sentence's words: logits (rows, length, tags) → (rows,)."""
-        smoothing = self.args.label_smoothing_factor
-        words = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", label_smoothing=smoothing)
-        return words.sum(dim=1)
-
-
-# --- Scores -----------------------------------------------------------------------------------------------------------
-
-
-def word_tags(predictions: np.ndarray, rows: Dataset, labels: list[str]) -> list[list[str]]:
-    """One predicted tag a word, from what `row_results` kept: O for a word without a token."""
-    predicted = predictions[:, 1:].astype(np.int64)
-    return [
-        [labels[predicted[i, token]] if token != NO_TOKEN else "O" for token in tokens]
-        for i, tokens in enumerate(rows["word_tokens"])
-    ]
-
-
-def entity_scores(evaluated: Any, split: Sentences, labels: list[str]) -> dict[str, float]:
-    """Loss a word, and strict entity scores over all words of the split."""
-    words = max(int((evaluated.label_ids != NO_LABEL).sum()), 1)
-    loss = float(evaluated.predictions[:, 0].astype(np.float64).sum() / words)
-    predicted = word_tags(evaluated.predictions, split.rows, labels)
-    return {"loss": loss, **EntityScores(keep_in_memory=True).compute(predictions=predicted, references=split.gold)}
-
-
-def write_predictions(path: Any, split: Sentences, predicted: list[list[str]]) -> None:
-    """Write predictions.jsonl: tokens, predicted_tags and, where the file had tags, gold_tags; one tag a token."""
-    with open(path, "w", encoding="utf-8") as file:
-        for i, words in enumerate(split.words):
-            row = {"tokens": words, "predicted_tags": predicted[i]}
-            if split.gold:
-                row["gold_tags"] = split.gold[i]
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        """The logits of the words that a row answers for: (rows, words, labels); the first, how many: (rows, 2)."""
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        tokens = inputs["word_tokens"]
+        logits = torch.take_along_dim(outputs.logits.float(), tokens.clamp(min=0)[..., None], dim=1)
+        return logits, torch.stack([inputs["first_word"], tokens.ne(NO_TOKEN).sum(dim=1)], dim=1)
 
 
 # --- Main -------------------------------------------------------------------------------------------------------------
+
+
+def model_card(model: BertForTokenClassification, reading: Reading, label_pieces: str) -> Card:
+    """How to load the folder, and what it is not good for."""
+    strategy = "simple" if label_pieces == "all" else "first"
+    usage = (
+        "from transformers import pipeline\n\n"
+        f'entities = pipeline("token-classification", model="FOLDER", aggregation_strategy="{strategy}")\n'
+        'entities("Shares of Marlow Shipping rose in Oslo.")'
+    )
+    limits = [
+        "It was trained on texts of one kind: of others, expect less than these scores.",
+        "A pipeline takes each word's likeliest tag and cuts what is too long; run_ner.py reads all of a text, in "
+        "windows, and gives legal tags.",
+    ]
+    if label_pieces == "first":
+        limits.append('Only the first piece of a word learned its tag: take aggregation_strategy="first".')
+    temperature = getattr(model.config, "head_temperature", None)
+    how = f"calibrated on the validation words, temperature {temperature:.3f}" if temperature else "not calibrated"
+    limits.append(f"Its probabilities were {how}; on texts of another kind they mean less.")
+    return Card("Entities", usage, tuple(limits))
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for entities; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, NerArguments, QUICKSTART, __doc__)
+    if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
+        return run_seeds(main, argv, settings.seeds, training.output_dir)
+    for seed in recipe.pop("seeds", []):  # a single one is --seed
+        training.seed = recipe["seed"] = seed
     checkpoint = open_checkpoint(settings.checkpoint)
     check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
-    checkpoint.check_length(settings.max_length)
+    reading = settled_reading(Reading(), vars(settings), checkpoint)
+    recipe |= reading._asdict()
+    loss = chosen_loss(settings.loss, training.label_smoothing_factor, settings.focal_gamma)
     data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
+    lineage["data"] |= trace_dataset(settings)
+    check_unseen(lineage, settings.allow_leakage)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only)
     if run.scores is not None:
         return left_as_it_is(run)
-    splits, labels = load_splits(settings, checkpoint)
+    splits, types, facts = load_splits(settings, checkpoint)
+    labels = checkpoint.trained_labels(*ENTITY_MODELS) or tag_names(types)
+    numbers = np.array(
+        [labels.index(tag) for tag in tag_names(types)]
+    )  # a model from elsewhere has an order of its own
+    rows = {
+        name: build_rows(name, split, reading, numbers, settings.label_pieces, checkpoint.tokenizer)
+        for name, split in splits.items()
+    }
+    weights = np.ones(len(labels))
+    if train := splits.get("train"):
+        weights[numbers] = class_weights(settings.class_weights, len(labels), train.gold_chosen)
+    is_calibrated = bool(getattr(checkpoint.config, "head_temperature", None)) and "train" not in splits
+    scored = {
+        name: EntitySplit(split, rows[name], types, numbers, reading.decoding == "legal", is_calibrated)
+        for name, split in splits.items()
+        if name != "train"
+    }
+    if validation := scored.get("validation"):
+        training.check_metric(["loss", *validation.scores()])
+    elif training.load_best_model_at_end or settings.calibrate:
+        raise Refusal("--load_best_model_at_end and --calibrate: need validation sentences")
     if settings.check_only:
         return {}
 
     set_seed(training.seed)
-    model = load_model(
-        BertForTokenClassification,
-        checkpoint,
-        new=("classifier.",) if "train" in splits else (),
-        id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)},
-    )
+    kept: dict[str, Any] = {"reading": reading._asdict(), "id2label": dict(enumerate(labels))}
+    kept["label2id"] = {label: i for i, label in enumerate(labels)}
+    if train:
+        kept["head_temperature"] = None  # of a folder that is trained on, it holds no more
+    model = load_model(BertForTokenClassification, checkpoint, new=("classifier.",) if train else (), **kept)
     begin_run(run, recipe, lineage)
-    validation = splits.get("validation")
     trainer = NerTrainer(
+        loss=loss,
+        tag_weights=torch.tensor(weights, dtype=torch.float32),
         model=model,
         args=training,
-        train_dataset=splits["train"].rows if "train" in splits else None,
-        eval_dataset=validation.rows if validation else None,
+        train_dataset=rows.get("train"),
+        eval_dataset=rows.get("validation"),
         processing_class=checkpoint.tokenizer,
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
-        compute_metrics=partial(entity_scores, split=validation, labels=labels) if validation else None,
+        compute_metrics=validation,
     )
     scores = trainer.train_and_evaluate(run.checkpoint)
-    if test := splits.get("test"):
-        trainer.compute_metrics = partial(entity_scores, split=test, labels=labels) if test.gold else None
-        predicted = trainer.predict(test.rows)
-        if trainer.is_world_process_zero():
-            tags = word_tags(predicted.predictions, test.rows, labels)
-            write_predictions(run.folder / "predictions.jsonl", test, tags)
-        scores |= predicted.metrics
+    scores |= score_splits(trainer, scored, settings.calibrate)
     scores["total_runtime"] = time.time() - started
-    finish_run(trainer, run, lineage, scores, CARD)
+    findings = Findings(facts)
+    if trainer.is_world_process_zero():
+        findings = write_results(run.folder, scored, trainer.state.log_history, facts)
+        if "test" in scored:
+            found = write_predictions(run.folder / "predictions.jsonl", scored["test"])
+            say(f"Found in test: {spoken_counts(found)}")
+    finish_run(trainer, run, lineage, scores, model_card(model, reading, settings.label_pieces), findings)
     return scores
 
 

@@ -12,7 +12,6 @@ at 2e-5; the head, which starts from nothing, at 5e-5. The folder that this leav
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -29,15 +28,15 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from two_stage.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE, fit_temperature
 from two_stage.checkpoints import begin_run, left_as_it_is, open_run
 from two_stage.handoff import Checkpoint, SavedAsStock, check_unseen, load_model, open_checkpoint, trace_lineage
-from two_stage.labelled_texts import Reading, Scale, collate, label_scale, load_splits, settled_reading, trained_scale
-from two_stage.losses import LOSSES
-from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
+from two_stage.labelled_texts import Reading, Scale, collate, label_scale, load_splits, text_reading, trained_scale
+from two_stage.losses import LOSSES, Loss, check_focal, chosen_loss
+from two_stage.recipe import Refusal, check_range, parse_flags, run_script
 from two_stage.report import Card, Findings, finish_run
-from two_stage.seeds import run_seeds
-from two_stage.sentiment_results import SplitScores, final_scores, write_predictions, write_results
+from two_stage.scoring import score_splits
+from two_stage.seeds import check_seed_range, run_seeds
+from two_stage.sentiment_results import SplitScores, write_predictions, write_results
 from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
@@ -119,11 +118,8 @@ class Settings:
         for name in ("soft_labels", "class_weights", "calibrate"):
             if self.loss == "regression" and getattr(self, name):
                 raise Refusal(f"--{name}: means nothing to --loss regression, which predicts no probabilities")
-        for seed in self.seeds or ():
-            if not 0 <= seed < 2**32:
-                raise Refusal(f"--seeds {seed}: must be between 0 and {2**32 - 1}")
-        if self.focal_gamma is not None and self.loss != "focal":
-            raise Refusal(f"--focal_gamma {self.focal_gamma}: only --loss focal has it")
+        check_seed_range(self.seeds)
+        check_focal(self.loss, self.focal_gamma)
         if self.calibrate and not self.validation_file:
             raise Refusal("--calibrate: needs a --validation_file to set the temperature on")
         for name in ("calibrate", "class_weights", "head_dropout", "max_train_samples", "seeds"):
@@ -243,7 +239,7 @@ def head_settings(settings: Settings, scale: Scale, reading: Reading, checkpoint
 class SentimentTrainer(ExactTrainer):
     """The mean over rows of weight × the loss that was chosen; over all rows the weights have mean 1."""
 
-    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
+    def __init__(self, loss: Loss, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.loss = loss
 
@@ -273,66 +269,6 @@ class SentimentTrainer(ExactTrainer):
         targets, weights, text = (inputs.pop(name) for name in ("targets", "weights", "text"))
         outputs = model(**inputs)
         return outputs, self.loss(outputs.logits, targets), weights, text
-
-
-def chosen_loss(settings: Settings, scale: Scale, label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of the flags, or of a folder that predicts scores: logits and targets (rows, outputs) → (rows,).
-
-    Raises:
-        Refusal: label smoothing asked of a loss that has none.
-    """
-    if label_smoothing and settings.loss != "cross_entropy":
-        raise Refusal(f"--label_smoothing_factor {label_smoothing}: only --loss cross_entropy has it")
-    name = "regression" if scale.is_regression else settings.loss
-    options = {"cross_entropy": {"label_smoothing": label_smoothing}}
-    if settings.focal_gamma is not None:
-        options["focal"] = {"gamma": settings.focal_gamma}
-    return partial(LOSSES[name], **options.get(name, {}))
-
-
-def score_splits(trainer: SentimentTrainer, scored: dict[str, SplitScores], calibrated: bool) -> dict[str, float]:
-    """Score what training did not score, and calibrate in between.
-
-    Args:
-        trainer: has trained.
-        scored: `validation` and `test`, where they were given; each keeps its logits.
-        calibrated: whether to set the temperature on the validation texts.
-
-    Returns:
-        Scores and intervals under their names in all_results.json, and `temperature`.
-    """
-    scores: dict[str, float] = {}
-    if test := scored.get("test"):
-        trainer.compute_metrics = None  # a file without labels has nothing to score
-        predicted = trainer.predict(test.split.rows)
-        loss = test(predicted)["loss"]
-        scores |= predicted.metrics
-        if test.split.gold is not None and trainer.train_dataset is not None:  # else which loss it was is not known
-            scores["test_loss"] = loss
-    if calibrated:
-        scores["temperature"] = calibrate(trainer.model, scored["validation"])
-        for split in scored.values():
-            split.divide(scores["temperature"])
-    for name, prefix in (("validation", "eval_"), ("test", "test_")):
-        if name in scored and scored[name].split.gold is not None:
-            scores |= final_scores(scored[name], prefix)
-    return scores
-
-
-def calibrate(model: SentimentModel, validation: SplitScores) -> float:
-    """Divide the head's last layer by the temperature that suits the validation texts best; returns it.
-
-    So whatever loads the folder gives the calibrated probabilities; which label is likeliest never changes.
-    """
-    temperature = fit_temperature(validation.logits, validation.split.targets)
-    if not 1.01 * LEAST_TEMPERATURE < temperature < 0.99 * MOST_TEMPERATURE:
-        say(f"! temperature {temperature:.3g} is the furthest that is looked for: the validation texts are too few, or")
-        say("  too easy or too hard for the model, to tell; its probabilities are not to be trusted")
-    with torch.no_grad():
-        for parameter in model.classifier.parameters():
-            parameter /= temperature
-    model.config.head_temperature = temperature
-    return temperature
 
 
 # --- Main -------------------------------------------------------------------------------------------------------------
@@ -372,7 +308,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         training.seed = recipe["seed"] = seed
     checkpoint = open_checkpoint(settings.checkpoint)
     check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
-    reading = settled_reading(settings, checkpoint)
+    reading = text_reading(settings, checkpoint)
     recipe |= reading.flags()
     data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
@@ -381,7 +317,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if run.scores is not None:
         return left_as_it_is(run)
     scale = label_scale(settings, checkpoint)
-    loss = chosen_loss(settings, scale, training.label_smoothing_factor)
+    name = "regression" if scale.is_regression else settings.loss
+    loss = chosen_loss(name, training.label_smoothing_factor, settings.focal_gamma)
     head = head_settings(settings, scale, reading, checkpoint)
     splits, facts = load_splits(settings, scale, reading, checkpoint.tokenizer)
     is_calibrated = bool(getattr(checkpoint.config, "head_temperature", None)) and "train" not in splits

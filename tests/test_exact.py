@@ -33,7 +33,7 @@ def flags(script: str, checkpoint: Path, data: Path, output: Path, batch: int, a
     call += ["--warmup_steps", "0", "--save_strategy", "no"]
     call += ["--labels", *SHADES] if script == "sentiment" else []
     held_out = {"pretraining": [], "sentiment": ["--validation_file", str(data / "texts.csv"), "--allow_leakage"]}
-    return call + held_out.get(script, ["--validation_file", str(data / "sentences.jsonl")])
+    return call + held_out.get(script, ["--validation_file", str(data / "sentences.jsonl"), "--allow_leakage"])
 
 
 def curve(output: Path) -> list[tuple[float, float]]:

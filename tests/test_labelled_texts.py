@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.utils.class_weight import compute_class_weight
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
 from run_sentiment import Settings
@@ -22,7 +21,6 @@ from two_stage.labelled_texts import (
     Reading,
     Scale,
     Texts,
-    class_weights,
     collate,
     keep,
     label_name,
@@ -30,7 +28,7 @@ from two_stage.labelled_texts import (
     load_splits,
     read_texts,
     row_target,
-    settled_reading,
+    text_reading,
     tokenize_texts,
 )
 from two_stage.recipe import Refusal
@@ -514,41 +512,6 @@ def test_a_batch_of_rows(tokenizer: PreTrainedTokenizerBase) -> None:
     assert single["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
 
 
-# --- Class weights ----------------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(gold=st.lists(st.integers(0, 3), min_size=1, max_size=60))
-def test_balanced_class_weights(gold: list[int]) -> None:
-    """scikit-learn's where all labels occur; else each that occurs has the same weight in all, and texts count 1."""
-    scale, shades = Scale(list("abcd")), np.array(gold)
-    weights = class_weights(Settings(class_weights=["balanced"]), scale, shades)
-    assert weights.shape == (4,)
-    assert weights[shades].sum() == pytest.approx(len(gold))
-    there = sorted(set(gold))
-    stock = compute_class_weight("balanced", classes=np.array(there), y=shades)
-    assert weights[there] == pytest.approx(stock)
-
-
-def test_class_weights_as_typed() -> None:
-    """A number a label, in their order; without the flag every text counts 1."""
-    gold = np.array([0, 0, 2])
-    assert class_weights(Settings(class_weights=["1", "2.5", "4"]), SCALE, gold).tolist() == [1, 2.5, 4]
-    assert class_weights(Settings(), SCALE, gold).tolist() == [1, 1, 1]
-    regression = Scale([], None, is_regression=True)
-    assert class_weights(Settings(), regression, np.zeros(3, dtype=int))[np.zeros(3, dtype=int)].tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    "typed",
-    ["1 2", "1 2 3 4", "1 0 2", "1 -1 2", "1 nan 2", "1 inf 2", "heavy", "balanced 1 1", "1 x 1"],
-)
-def test_other_class_weights_are_refused(typed: str) -> None:
-    """Neither `balanced` nor a positive number a label."""
-    with pytest.raises(Refusal, match="--class_weights: `balanced`, or 3 numbers above 0"):
-        class_weights(Settings(class_weights=typed.split()), SCALE, np.array([0, 1, 2]))
-
-
 # --- Splits against each other ----------------------------------------------------------------------------------------
 
 TRAIN = [
@@ -869,15 +832,15 @@ def test_shares_from_a_score_need_two_bins_of_a_trained_folder(tokenizer: PreTra
 
 def test_how_texts_are_read(tokenizer: PreTrainedTokenizerBase) -> None:
     """What is typed, else what a trained folder was trained with, else the default, as far as positions go."""
-    assert settled_reading(Settings(), checkpoint_of(tokenizer)) == Reading(128, "head", 32)
-    assert settled_reading(Settings(), checkpoint_of(tokenizer, max_position_embeddings=64)).max_length == 64
+    assert text_reading(Settings(), checkpoint_of(tokenizer)) == Reading(128, "head", 32)
+    assert text_reading(Settings(), checkpoint_of(tokenizer, max_position_embeddings=64)).max_length == 64
     typed = Settings(max_length=200, long_text="windows", stride=0)
-    assert settled_reading(typed, checkpoint_of(tokenizer)) == Reading(200, "windows", 0)
+    assert text_reading(typed, checkpoint_of(tokenizer)) == Reading(200, "windows", 0)
     trained = checkpoint_of(tokenizer, SHADES, reading={"max_length": 48, "long_text": "head_tail", "stride": 8})
-    assert settled_reading(Settings(), trained) == Reading(48, "head_tail", 8)
-    assert settled_reading(Settings(long_text="windows"), trained) == Reading(48, "windows", 8)
+    assert text_reading(Settings(), trained) == Reading(48, "head_tail", 8)
+    assert text_reading(Settings(long_text="windows"), trained) == Reading(48, "windows", 8)
     with pytest.raises(Refusal, match="--max_length 65: the folder takes 8 to 64 tokens"):
-        settled_reading(Settings(max_length=65), checkpoint_of(tokenizer, max_position_embeddings=64))
+        text_reading(Settings(max_length=65), checkpoint_of(tokenizer, max_position_embeddings=64))
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,26 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional as F
 
-from two_stage.losses import LOSSES, cross_entropy, focal, ordinal, squared_error
+from two_stage.losses import (
+    LOSSES,
+    check_focal,
+    chosen_loss,
+    class_weights,
+    cross_entropy,
+    focal,
+    ordinal,
+    squared_error,
+)
+from two_stage.recipe import Refusal
 
 # Three shades with shares 1/2, 1/4, 1/4
 LOGITS = torch.tensor([[math.log(2.0), 0.0, 0.0]])
@@ -95,3 +107,49 @@ def test_the_right_answer_costs_least(name: str) -> None:
     logits = torch.zeros(1, 5, requires_grad=True)
     LOSSES[name](logits, one_hot(3, labels=5)).sum().backward()
     assert torch.softmax(logits - logits.grad, dim=-1)[0, 3] > 0.2
+
+
+# --- As the flags ask -------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_of_the_flags() -> None:
+    """Each with its own option; what a loss does not have is refused."""
+    assert torch.equal(
+        chosen_loss("cross_entropy", 0.3, None)(LOGITS, one_hot(0)), cross_entropy(LOGITS, one_hot(0), 0.3)
+    )
+    assert torch.equal(chosen_loss("focal", 0.0, 3.0)(LOGITS, one_hot(1)), focal(LOGITS, one_hot(1), 3.0))
+    assert torch.equal(chosen_loss("focal", 0.0, None)(LOGITS, one_hot(1)), focal(LOGITS, one_hot(1)))
+    with pytest.raises(Refusal, match=r"--label_smoothing_factor 0\.1: only --loss cross_entropy has it"):
+        chosen_loss("ordinal", 0.1, None)
+    with pytest.raises(Refusal, match=r"--focal_gamma 1\.0: only --loss focal has it"):
+        check_focal("ordinal", 1.0)
+    check_focal("focal", 1.0)
+
+
+@given(gold=st.lists(st.integers(0, 3), min_size=1, max_size=60))
+def test_balanced_class_weights(gold: list[int]) -> None:
+    """scikit-learn's where all labels occur; else each that occurs has the same weight in all, and items count 1."""
+    items = np.array(gold)
+    weights = class_weights(["balanced"], 4, items)
+    assert weights.shape == (4,)
+    assert weights[items].mean() == pytest.approx(1)
+    there = sorted(set(gold))
+    assert weights[there] == pytest.approx(compute_class_weight("balanced", classes=np.array(there), y=items))
+
+
+def test_class_weights_as_typed() -> None:
+    """A number a label, in their order, brought to a mean of 1 over the items; without the flag every item counts 1."""
+    gold = np.array([0, 0, 2])
+    assert class_weights(["1", "2.5", "4"], 3, gold).tolist() == [0.5, 1.25, 2]
+    assert class_weights(None, 3, gold).tolist() == [1, 1, 1]
+    assert class_weights(None, 0, np.zeros(3, dtype=int))[np.zeros(3, dtype=int)].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["1 2", "1 2 3 4", "1 0 2", "1 -1 2", "1 nan 2", "1 inf 2", "heavy", "balanced 1 1", "1 x 1"],
+)
+def test_other_class_weights_are_refused(typed: str) -> None:
+    """Neither `balanced` nor a positive number a label."""
+    with pytest.raises(Refusal, match="--class_weights: `balanced`, or 3 numbers above 0"):
+        class_weights(typed.split(), 3, np.array([0, 1, 2]))

@@ -219,6 +219,32 @@ def test_colour_is_the_share_of_the_row_and_none_for_a_row_of_no_text() -> None:
     assert np.ma.getmaskarray(colours).tolist() == [[False] * 3, [False] * 3, [True] * 3]
 
 
+def test_a_masked_cell_stays_empty() -> None:
+    """Neither a count nor a share nor a frame; its row's shares and total are of the other cells."""
+    confusion = np.ma.masked_array([[3, 1], [4, 0]], mask=[[False, False], [False, True]])
+    figure = confusion_figure(confusion, ["ORG", "(none)"], "")
+    assert cell_texts(figure, 2) == {(0, 0): ["3", "75 %"], (0, 1): ["1", "25 %"], (1, 0): ["4", "100 %"]}
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts][-3:] == ["4", "4", "texts"]
+    assert len([patch for patch in axes.patches if isinstance(patch, Rectangle)]) == 1
+    colours = axes.collections[0].get_array()
+    assert np.ma.getmaskarray(colours).tolist() == [[False, False], [False, True]]
+
+
+def test_what_is_counted_need_not_be_texts() -> None:
+    """Its name stands over the totals, in the caption and beside the bars, and nothing is cut off."""
+    matrix = confusion_figure(made_up_confusion(3), list("abc"), "", "entities and all that")
+    assert matrix.axes[0].texts[-1].get_text() == "entities and all that"
+    assert any(text.get_text().startswith("Entities and all that, and share") for text in matrix.texts)
+    bars = reliability_figure({"before": made_up_bins()}, "", "entities")
+    assert bars.axes[1].get_ylabel() == "entities"
+    for figure in (matrix, bars):
+        assert_nothing_is_cut_off(figure)
+        assert not any("text" in text.get_text().lower() for text in seen_texts(figure))
+    right = matrix.axes[0].texts[-1].get_window_extent()
+    assert right.x0 > matrix.axes[0].get_window_extent().x1  # beside the cells, not over them
+
+
 def test_the_diagonal_is_framed_and_bold() -> None:
     """One frame a label, around the cell that is right; the counts in them are bold, and no others."""
     figure = confusion_figure(made_up_confusion(4) + 1, list("abcd"), "")

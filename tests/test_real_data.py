@@ -70,8 +70,9 @@ def test_entities_learn_from_it(stage_one: Path, tmp_path: Path) -> None:
     data = f"{REAL_DATA}/ner/finer_ord"
     call = ["--checkpoint", str(stage_one), "--train_file", f"{data}/train.conll", "--test_file", f"{data}/test.jsonl"]
     call += ["--output_dir", str(tmp_path / "ner"), "--max_train_samples", "800", "--num_train_epochs", "2"]
+    call += ["--allow_leakage", "--head_learning_rate", "1e-3"]  # some of its test sentences stand in train
     scores = run_ner.main([*call, *QUICK, "--learning_rate", "1e-4"])
-    assert scores["test_f1"] > 0.2
+    assert scores["test_f1"] > 0.4
     rows = [json.loads(line) for line in (tmp_path / "ner" / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 1075
     assert all(len(row["tokens"]) == len(row["predicted_tags"]) for row in rows)

@@ -210,7 +210,9 @@ BAD_CALLS = {
         ["a.csv row 1", "no column label", "text, shade", "--label_column"],
     ),
     "missing tokens column": BadCall(
-        (NER,), flag("tokens_column", "words"), ["sentences.jsonl row 1", "no column words", "--tokens_column"]
+        (NER,),
+        flag("tokens_column", "words"),
+        ["sentences.jsonl row 1", "no column words", "--tokens_column", "no column text", "--text_column"],
     ),
     "empty text": BadCall(
         (SENTIMENT,), lambda call: call.data("train_file", "a.csv", CSV + ",good\n"), ["a.csv row 3", "text is empty"]
@@ -319,21 +321,41 @@ BAD_CALLS = {
         lambda call: call.sentences("train_file", (["Lima"], ["B-LOC"]), (["a"] * 9, ["O"] * 8)),
         ["train_file.jsonl row 2", "9 tokens", "8 tags"],
     ),
-    "tag that is not IOB2": BadCall(
+    "tag of no scheme": BadCall(
         (NER,),
-        lambda call: call.sentences("train_file", (["Lima"], ["B-LOC"]), (["Oslo"], ["S-LOC"])),
-        ["train_file.jsonl row 2", "S-LOC", "IOB2"],
+        lambda call: call.sentences("train_file", (["Lima"], ["B-LOC"]), (["Oslo"], ["NN"])),
+        ["train_file.jsonl row 2", "'NN'", "--tags_column"],
     ),
     "tag without type": BadCall(
-        (NER,), lambda call: call.sentences("train_file", (["Lima"], ["B-"])), ["row 1", "'B-'", "IOB2"]
+        (NER,), lambda call: call.sentences("train_file", (["Lima"], ["B-"])), ["row 1", "'B-'"]
     ),
-    "validation tag unknown in train": BadCall(
+    "numbered tags without names": BadCall(
+        (NER,),
+        lambda call: call.data("train_file", "a.jsonl", '{"tokens": ["Lima"], "ner_tags": [1]}\n'),
+        ["a.jsonl row 1", "numbers", "--labels O B-PER"],
+    ),
+    "entity behind the text's end": BadCall(
+        (NER,),
+        lambda call: call.data(
+            "train_file", "a.jsonl", '{"text": "Lima", "entities": [{"start": 0, "end": 5, "label": "LOC"}]}\n'
+        ),
+        ["a.jsonl row 1", "0 to 5", "4 characters"],
+    ),
+    "columns that end early": BadCall(
+        (NER,), lambda call: call.data("train_file", "a.conll", "Lima NNP B-LOC\nrose O\n"), ["a.conll line 2", "2 col"]
+    ),
+    "a sentence of two splits": BadCall(
+        (NER,),
+        lambda call: call.flags.update(test_file=call.flags["train_file"]),
+        ["sentences.jsonl row 1", "two splits", "--allow_leakage"],
+    ),
+    "validation type unknown in train": BadCall(
         (NER,),
         lambda call: call.sentences("validation_file", (["Lima"], ["B-LOC"]), (["Hill"], ["B-PER"])),
-        ["validation_file.jsonl row 2", "B-PER", "O, B-LOC, I-LOC"],
+        ["validation_file.jsonl row 2", "PER", "LOC"],
     ),
-    "test tag unknown in train": BadCall(
-        (NER,), lambda call: call.sentences("test_file", (["Hill"], ["B-PER"])), ["test_file.jsonl row 1", "B-PER"]
+    "test type unknown in train": BadCall(
+        (NER,), lambda call: call.sentences("test_file", (["Hill"], ["B-PER"])), ["test_file.jsonl row 1", "PER"]
     ),
     "half precision on a CPU": BadCall(SCRIPTS, flag("precision", "bf16"), ["half precision", "GPU", "auto"]),
     "transformers' own half precision on a CPU": BadCall(SCRIPTS, flag("fp16", "true"), ["half precision", "GPU"]),

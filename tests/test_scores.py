@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from two_stage import report
 from two_stage.calibration import calibration_scores
 from two_stage.checkpoints import Run, begin_run, changed_settings, left_as_it_is, open_run, write_results
+from two_stage.entity_scores import EntityScores
 from two_stage.recipe import Refusal
 from two_stage.scores import (
-    EntityScores,
     PretrainingScores,
     SentimentScores,
     confusion_matrix,
@@ -36,11 +36,6 @@ def pretraining(rows: list[list[float]]) -> dict[str, float]:
 def sentiment(predicted: list[int], gold: list[int], labels: int) -> dict[str, float]:
     """Scores of shades."""
     return SentimentScores(keep_in_memory=True).compute(predictions=predicted, references=gold, labels=labels)
-
-
-def entities(predicted: list[list[str]], gold: list[list[str]]) -> dict[str, float]:
-    """Scores of tags."""
-    return EntityScores(keep_in_memory=True).compute(predictions=predicted, references=gold)
 
 
 @pytest.fixture(autouse=True)
@@ -348,79 +343,6 @@ def test_regression_keeps_its_digits_far_from_zero() -> None:
         assert float(far[name]) == pytest.approx(float(near[name]), rel=1e-5), name
 
 
-# --- Entities ---------------------------------------------------------------------------------------------------------
-
-
-def naive_entities(tags: list[str]) -> set[tuple[str, int, int]]:
-    """Strict IOB2: only a B- begins an entity, and it goes on through I- of its own type; an orphan I- is nothing."""
-    found, start = set(), None
-    for i, tag in enumerate([*tags, "O"]):
-        if start is not None and tag != f"I-{tags[start][2:]}":
-            found.add((tags[start][2:], start, i))
-            start = None
-        if tag.startswith("B-"):
-            start = i
-    return found
-
-
-def naive_scores(predicted: list[list[str]], gold: list[list[str]]) -> dict[str, float]:
-    """Counts over all sentences: an entity is right if a gold one has its type and both its ends."""
-    guesses = {(i, *found) for i, tags in enumerate(predicted) for found in naive_entities(tags)}
-    truths = {(i, *found) for i, tags in enumerate(gold) for found in naive_entities(tags)}
-    right = len(guesses & truths)
-    words = [(p, g) for ps, gs in zip(predicted, gold, strict=True) for p, g in zip(ps, gs, strict=True)]
-    return {
-        "precision": right / len(guesses) if guesses else 0.0,
-        "recall": right / len(truths) if truths else 0.0,
-        "f1": 2 * right / (len(guesses) + len(truths)) if guesses or truths else 0.0,
-        "word_accuracy": sum(p == g for p, g in words) / len(words),
-    }
-
-
-@pytest.mark.parametrize(
-    ("tags", "found"),
-    [
-        ("O O", set()),
-        ("B-A I-A O", {("A", 0, 2)}),
-        ("B-A B-A", {("A", 0, 1), ("A", 1, 2)}),
-        ("I-A I-A", set()),
-        ("B-A I-B I-B", {("A", 0, 1)}),
-        ("B-A O I-A", {("A", 0, 1)}),
-        ("I-A B-A I-A", {("A", 1, 3)}),
-        ("B-A I-B I-A", {("A", 0, 1)}),
-    ],
-)
-def test_entities_of_worked_examples(tags: str, found: set[tuple[str, int, int]]) -> None:
-    """The naive reading finds what strict IOB2 means, and the scores find it too: a perfect score where any is."""
-    assert naive_entities(tags.split()) == found
-    gold = ["O"] * len(tags.split())
-    for kind, start, end in found:
-        gold[start:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - start - 1)]
-    scores = entities([tags.split()], [gold])
-    assert scores["f1"] == (1.0 if found else 0.0)
-
-
-def test_entity_scores_of_a_worked_example() -> None:
-    """Gold has three entities; of the two that are predicted, one has a wrong end."""
-    gold = [["B-LOC", "I-LOC", "O", "B-ORG"], ["B-LOC", "O"]]
-    predicted = [["B-LOC", "O", "O", "B-ORG"], ["O", "O"]]
-    assert entities(predicted, gold) == pytest.approx(
-        {"precision": 1 / 2, "recall": 1 / 3, "f1": 0.4, "word_accuracy": 4 / 6}
-    )
-
-
-TAGS = st.sampled_from(["O", "O", "B-A", "I-A", "B-B", "I-B"])
-SENTENCES = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=8), min_size=1, max_size=5)
-
-
-@settings(QUICK, max_examples=100)
-@given(sentences=SENTENCES)
-def test_entity_scores_equal_a_naive_count(sentences: list[list[tuple[str, str]]]) -> None:
-    """On legal and illegal sequences of tags, also where nothing is predicted or there is nothing to find."""
-    predicted, gold = ([[pair[i] for pair in sentence] for sentence in sentences] for i in (0, 1))
-    assert entities(predicted, gold) == pytest.approx(naive_scores(predicted, gold))
-
-
 # --- Batches ----------------------------------------------------------------------------------------------------------
 
 BATCHED: list[tuple[Any, dict[str, list[Any]], dict[str, Any]]] = [
@@ -485,7 +407,8 @@ def test_headline_scores(scores: dict[str, float], lines: list[tuple[str, str, s
 
 def test_every_headline_is_a_score_that_is_computed() -> None:
     """The names of the report are those of the metrics."""
-    computed = pretraining([[1, 1.0, 1, 1, 1.0, 1]]) | sentiment([0], [0], 2) | entities([["B-A"]], [["B-A"]])
+    computed = pretraining([[1, 1.0, 1, 1, 1.0, 1]]) | sentiment([0], [0], 2)
+    computed |= EntityScores(keep_in_memory=True).compute(predictions=[["B-A"]], references=[["B-A"]])
     one = np.ones(1, dtype=np.int64)
     computed |= regression_scores(one, one) | calibration_scores(np.ones((1, 1)), np.zeros(1, dtype=np.int64))
     assert set(report.HEADLINES) <= set(computed)

@@ -35,7 +35,7 @@ def runs(tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPath
     run_pretraining.main([*start, *QUICK, "--max_steps", "4", "--save_steps", "2"])
     for name, main, file, more in (
         ("sentiment", run_sentiment.main, texts, ["--labels", *SHADES, "--allow_leakage", "--calibrate"]),
-        ("ner", run_ner.main, sentences, []),
+        ("ner", run_ner.main, sentences, ["--allow_leakage", "--calibrate"]),
     ):
         start = ["--checkpoint", str(made["pretraining"]), "--output_dir", str(made[name]), "--train_file", file]
         main([*start, "--validation_file", file, "--test_file", file, *more, *QUICK, "--num_train_epochs", "2"])
@@ -53,7 +53,7 @@ def files_of(folder: Path) -> dict[str, str]:
     [
         ("pretraining", {"corpus_report.json", "before.json"}, (2, 4)),
         ("sentiment", {"predictions.csv", "label_scores.json", *PICTURES}, (12,)),
-        ("ner", {"predictions.jsonl"}, (12,)),
+        ("ner", {"predictions.jsonl", "label_scores.json", *PICTURES}, (12,)),
     ],
 )
 def test_folder_contents(runs: dict[str, Path], name: str, results: set[str], checkpoints: tuple[int, ...]) -> None:

@@ -18,7 +18,7 @@ from transformers.trainer_utils import EvalPrediction
 import run_sentiment
 from tests.conftest import SHADES
 from two_stage.labelled_texts import Scale, Texts
-from two_stage.sentiment_results import SplitScores, final_scores, safe_cell, write_predictions, write_results
+from two_stage.sentiment_results import SplitScores, safe_cell, write_predictions, write_results
 
 SCALE = Scale(SHADES)
 BINNED = Scale(SHADES, [-0.5, 0.5], is_regression=True)
@@ -142,7 +142,7 @@ def test_what_a_calibrated_model_said_before() -> None:
 def test_an_interval_holds_its_score(scale: Scale) -> None:
     """Every score has one, but for the calibration error, whose would lie too high."""
     scored = scored_split(scale, 150)
-    found = final_scores(scored, "test_")
+    found = scored.final_scores("test_")
     names = set(scored.scores())
     without = names & {"calibration_error"}
     expected = {f"test_{name}" for name in names}
@@ -157,10 +157,10 @@ def test_an_interval_holds_its_score(scale: Scale) -> None:
 def test_scores_before_calibration() -> None:
     """Of a calibrated model alone, and those that a temperature changes."""
     scored = scored_split(SCALE, 80)
-    before = final_scores(scored, "eval_")
+    before = scored.final_scores("eval_")
     assert not any("uncalibrated" in name for name in before)
     scored.logits, scored.temperature = scored.logits / 3, 3.0
-    after = final_scores(scored, "eval_")
+    after = scored.final_scores("eval_")
     for name in ("calibration_error", "negative_log_likelihood"):
         assert after[f"eval_{name}_uncalibrated"] == pytest.approx(before[f"eval_{name}"])
         assert after[f"eval_{name}"] != pytest.approx(before[f"eval_{name}"])

@@ -13,14 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice, pairwise
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset, load_from_disk
-from datasets.exceptions import DatasetGenerationError
+from datasets import Dataset, Features, IterableDataset, List, Value
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
@@ -36,6 +34,7 @@ from two_stage.tables import (
     file_sha256,
     json_rows,
     open_part,
+    open_split,
     open_text,
     read_rows,
     readable,
@@ -139,24 +138,7 @@ def open_dataset(source: CorpusSource) -> Dataset | IterableDataset:
         Refusal: no such data set, configuration, split or column, or no network to fetch it by.
     """
     name = str(source.dataset)
-    try:
-        if Path(name, "state.json").is_file() or Path(name, "dataset_dict.json").is_file():
-            saved = load_from_disk(name)
-            rows = saved if isinstance(saved, Dataset) else saved[source.dataset_split]
-            rows = rows.to_iterable_dataset(num_shards=min(64, len(rows))) if source.streamed else rows
-        else:
-            rows = load_dataset(
-                name,
-                source.dataset_config,
-                revision=source.dataset_revision,
-                split=source.dataset_split,
-                streaming=source.streamed,
-            )
-            rows = rows if rows.column_names else rows._resolve_features()  # a stream may not know its columns yet
-    except Exception as error:  # of a dozen kinds, and all are about what was asked for
-        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
-        what = f"no split {cause}" if isinstance(cause, KeyError) else " ".join(str(cause).split())[:200]
-        raise Refusal(f"data set {name}: {what or type(cause).__name__}") from error
+    rows = open_split(name, source.dataset_config, source.dataset_revision, source.dataset_split, source.streamed)
     if source.text_column not in rows.column_names:
         found = ", ".join(rows.column_names)
         raise Refusal(f"data set {name}: no column {source.text_column}; found {found} (pick one with --text_column)")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,7 @@ from two_stage.recipe import Refusal, say
 from two_stage.tables import check_files, file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+ReadingT = TypeVar("ReadingT", bound=NamedTuple)
 WEIGHTS = "model.safetensors"
 TASK_MODELS = ("BertForSequenceClassification", "BertForTokenClassification", "SentimentModel")
 MODEL_TYPES = ("bert", "bert_sentiment")  # the second: run_sentiment.py's heads that no stock class has
@@ -257,6 +258,25 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
     verify_handoff(model, checkpoint, new)
     say(f"Took every encoder tensor from {checkpoint.name}" + (f"; new: {_few(fresh)}" if fresh else ""))
     return model
+
+
+def settled_reading(default: ReadingT, typed: dict[str, Any], checkpoint: Checkpoint) -> ReadingT:
+    """How rows are read: as the flags say, else as a trained folder was, else by default.
+
+    Args:
+        default: a NamedTuple with a `max_length` among its fields, which are flags.
+        typed: flag → value; None where it was not given.
+        checkpoint: a trained folder keeps its reading in its config.
+
+    Raises:
+        Refusal: rows longer than the model's positions.
+    """
+    limit = checkpoint.config.max_position_embeddings
+    kept = default._asdict() | {"max_length": min(default._asdict()["max_length"], limit)}
+    kept |= {name: value for name, value in getattr(checkpoint.config, "reading", {}).items() if name in kept}
+    kept |= {name: typed[name] for name in kept if typed[name] is not None}
+    checkpoint.check_length(kept["max_length"])
+    return default._replace(**kept)
 
 
 def new_tensors(model: PreTrainedModel, checkpoint: Checkpoint) -> list[str]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from two_stage.duplicates import check_leakage, conflicting_rows
-from two_stage.handoff import Checkpoint
+from two_stage.handoff import Checkpoint, settled_reading
+from two_stage.losses import class_weights
 from two_stage.recipe import Refusal, say
 from two_stage.tables import PlacedRow, column_value, number_value, read_rows, sample_rows, text_value
 from two_stage.trainer import pad_rows, row_lengths
@@ -217,18 +218,13 @@ class Reading(NamedTuple):
         }
 
 
-def settled_reading(settings: TextFlags, checkpoint: Checkpoint) -> Reading:
+def text_reading(settings: TextFlags, checkpoint: Checkpoint) -> Reading:
     """How texts are read: as the flags say, else as a trained folder was trained, else by default.
 
     Raises:
         Refusal: rows longer than the model's positions.
     """
-    kept = Reading(max_length=min(Reading().max_length, checkpoint.config.max_position_embeddings))
-    trained, typed = getattr(checkpoint.config, "reading", {}), vars(settings)
-    for name in Reading._fields:
-        if name in trained or typed[name] is not None:
-            kept = kept._replace(**{name: trained[name] if typed[name] is None else typed[name]})
-    checkpoint.check_length(kept.max_length)
+    kept = settled_reading(Reading(), vars(settings), checkpoint)
     if settings.stride is not None and kept.long_text != "windows":
         raise Refusal(f"--stride {settings.stride}: only --long_text windows has one")
     return kept
@@ -348,31 +344,6 @@ def word_pieces(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[li
     )["input_ids"]
 
 
-def class_weights(settings: TextFlags, scale: Scale, gold: np.ndarray) -> np.ndarray:
-    """How much a text of each shade counts: float (labels,).
-
-    `balanced` gives each shade that occurs the same weight in all: texts / (shades × texts of the shade), as
-    scikit-learn has it.
-
-    Raises:
-        Refusal: neither `balanced` nor one positive number a label.
-    """
-    if settings.class_weights is None:
-        return np.ones(max(len(scale.labels), 1))
-    counts = np.bincount(gold, minlength=len(scale.labels))
-    if settings.class_weights == ["balanced"]:
-        return len(gold) / ((counts > 0).sum() * np.maximum(counts, 1))
-    try:
-        weights = np.array([float(weight) for weight in settings.class_weights])
-    except ValueError:
-        weights = np.zeros(0)
-    if len(weights) != len(scale.labels) or not (np.isfinite(weights) & (weights > 0)).all():
-        raise Refusal(
-            f"--class_weights: `balanced`, or {len(scale.labels)} numbers above 0, one a label in their order"
-        )
-    return weights
-
-
 def load_splits(
     settings: TextFlags, scale: Scale, reading: Reading, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[dict[str, Texts], dict[str, str]]:
@@ -395,7 +366,7 @@ def load_splits(
     for name, split in splits.items():
         weights = np.ones(len(split))
         if name == "train" and split.gold is not None:
-            weights = class_weights(settings, scale, split.gold)[split.gold]
+            weights = class_weights(settings.class_weights, len(scale.labels), split.gold)[split.gold]
         tokenize_texts(split, reading, tokenizer, weights)
         if name != "train":  # rows of like length share a batch; `text` says whose they are
             split.rows = split.rows.select(np.argsort(row_lengths(split.rows), kind="stable")[::-1])

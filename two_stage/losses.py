@@ -4,9 +4,17 @@ A gold label is a target of one 1 and else 0; annotators' shares are a target as
 labels too. Weights and means are not here: the rows' weights have mean 1, and a step's sum is divided by its rows.
 """
 
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from two_stage.recipe import Refusal
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -66,3 +74,51 @@ def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 LOSSES = {"cross_entropy": cross_entropy, "focal": focal, "ordinal": ordinal, "regression": squared_error}
+
+
+def check_focal(name: str, focal_gamma: float | None) -> None:
+    """Refuse a --focal_gamma that the chosen loss does not have."""
+    if focal_gamma is not None and name != "focal":
+        raise Refusal(f"--focal_gamma {focal_gamma}: only --loss focal has it")
+
+
+def chosen_loss(name: str, label_smoothing: float, focal_gamma: float | None) -> Loss:
+    """The loss of the flags: logits and targets (rows, outputs) → (rows,).
+
+    Raises:
+        Refusal: label smoothing asked of a loss that has none.
+    """
+    if label_smoothing and name != "cross_entropy":
+        raise Refusal(f"--label_smoothing_factor {label_smoothing}: only --loss cross_entropy has it")
+    options: dict[str, dict[str, float]] = {"cross_entropy": {"label_smoothing": label_smoothing}}
+    if focal_gamma is not None:
+        options["focal"] = {"gamma": focal_gamma}
+    return partial(LOSSES[name], **options.get(name, {}))
+
+
+def class_weights(asked: list[str] | None, labels: int, gold: np.ndarray) -> np.ndarray:
+    """How much an item of each label counts: float (labels,), of mean 1 over the items.
+
+    `balanced` gives each label that occurs the same weight in all: items / (labels × items of the label), as
+    scikit-learn has it.
+
+    Args:
+        asked: --class_weights.
+        labels: how many there are.
+        gold: the label of every item that is trained on: int (items,).
+
+    Raises:
+        Refusal: neither `balanced` nor one positive number a label.
+    """
+    counts = np.bincount(gold, minlength=labels)
+    weights = np.ones(max(labels, 1))
+    if asked == ["balanced"]:
+        weights = len(gold) / ((counts > 0).sum() * np.maximum(counts, 1))
+    elif asked is not None:
+        try:
+            weights = np.array([float(weight) for weight in asked])
+        except ValueError:
+            weights = np.zeros(0)
+        if len(weights) != labels or not (np.isfinite(weights) & (weights > 0)).all():
+            raise Refusal(f"--class_weights: `balanced`, or {labels} numbers above 0, one a label in their order")
+    return weights / weights[gold].mean() if len(gold) else weights

@@ -68,29 +68,33 @@ LONGEST_LABEL = 30  # characters
 COUNT_SIZE, SHARE_SIZE, TOTAL_SIZE = 10.5, 8.5, 9  # points
 DIGIT_WIDTH = 0.64  # of a letter's size, in DejaVu Sans; a comma takes half of it
 WHITE_FROM = 0.6  # share of the row: from here the blue is dark enough for white, at a contrast of 3.2 and more
-CAPTION = "Texts, and share of the row (the colour). Framed: correct."
+CAPTION = ", and share of the row (the colour). Framed: correct."
 NUMBERED = " A label whose letters no font here has is called by its number."
 
 
-def draw_confusion_matrix(path: Path, confusion: np.ndarray, labels: list[str], title: str) -> None:
+def draw_confusion_matrix(
+    path: Path, confusion: np.ndarray, labels: list[str], title: str, items: str = "texts"
+) -> None:
     """Write the confusion matrix as a PNG picture.
 
     A cell's colour is its share of the row, so that a rare label is as visible as a frequent one.
 
     Args:
         path: where it goes.
-        confusion: counts of texts (labels, labels): rows gold, columns predicted.
+        confusion: counts (labels, labels): rows gold, columns predicted. A masked cell, where nothing can be counted,
+            stays empty.
         labels: in their order. A long one is shortened; one that no installed font can draw is called by its number.
         title: stands above.
+        items: what is counted.
 
     Raises:
         ValueError: the counts are not a square as large as there are labels.
     """
-    write_png(path, confusion_figure(confusion, labels, title))
+    write_png(path, confusion_figure(confusion, labels, title, items))
 
 
 @own_style()
-def confusion_figure(confusion: np.ndarray, labels: list[str], title: str) -> "Figure":
+def confusion_figure(confusion: np.ndarray, labels: list[str], title: str, items: str = "texts") -> "Figure":
     """The figure that `draw_confusion_matrix` writes."""
     size = len(labels)
     if confusion.shape != (size, size):
@@ -100,20 +104,21 @@ def confusion_figure(confusion: np.ndarray, labels: list[str], title: str) -> "F
     cell = max(min(6 / size, 1.0), 0.62, widest)  # inches
     shares = np.ma.masked_array(confusion / np.maximum(totals, 1)[:, None])
     shares[totals == 0] = np.ma.masked
+    is_counted = ~np.ma.getmaskarray(confusion)
     figure = _new_figure()
     axes = _inch_axes(figure, 0, 0, cell * size, cell * size)
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     axes.set(xlim=(0, size), ylim=(size, 0), xlabel="predicted", ylabel="gold", facecolor="#F2F2F2")
     axes.spines[:].set_visible(False)
-    for row in range(size):
-        axes.add_patch(_outline(row))
-        for column in range(size):
-            _write_cell(axes, row, column, int(confusion[row, column]), int(totals[row]))
-    _write_totals(axes, totals)
+    for row, column in np.argwhere(is_counted).tolist():
+        if row == column:
+            axes.add_patch(_outline(row))
+        _write_cell(axes, row, column, int(confusion[row, column]), int(totals[row]))
+    _write_totals(axes, totals, items)
     families, missing = fonts_of([*labels, title])
     _name_cells(axes, shown_labels(labels, missing), families, cell)
     is_numbered = any(missing.intersection(label) for label in labels)
-    _finish(figure, shown(title, missing), CAPTION + NUMBERED * is_numbered, families)
+    _finish(figure, shown(title, missing), items.capitalize() + CAPTION + NUMBERED * is_numbered, families)
     return figure
 
 
@@ -125,7 +130,7 @@ def _outline(place: int) -> Any:
 
 
 def _write_cell(axes: "Axes", row: int, column: int, count: int, total: int) -> None:
-    """The count and, small below it, the share of the row; a cell of no text says 0 alone."""
+    """The count and, small below it, the share of the row; a cell of no item says 0 alone."""
     share = count / max(total, 1)
     colour = "white" if share > WHITE_FROM else INK if count else "#8A8A8A"
     weight = "bold" if row == column else "normal"
@@ -141,14 +146,14 @@ def _annotate(axes: "Axes", text: str, cell: tuple[int, int], up: int, **options
     written.set_in_layout(False)  # is within the axes anyway; to measure 800 of them takes as long as to draw them
 
 
-def _write_totals(axes: "Axes", totals: np.ndarray) -> None:
-    """The texts of each row, in grey on its right."""
+def _write_totals(axes: "Axes", totals: np.ndarray, items: str) -> None:
+    """The items of each row, in grey on its right."""
     numbers = [f"{int(total):,}" for total in totals]
-    right = 8 + max(DIGIT_WIDTH * TOTAL_SIZE * max(map(len, numbers)), 28)  # points; the word itself has some 26
+    right = 8 + DIGIT_WIDTH * TOTAL_SIZE * max(map(len, [*numbers, items]))  # points
     options: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "color": GREY, "size": TOTAL_SIZE}
     for row, number in enumerate(numbers):
         axes.annotate(number, (len(totals), row + 0.5), (right, 0), va="center", **options)
-    axes.annotate("texts", (len(totals), 0), (right, 4), **options)
+    axes.annotate(items, (len(totals), 0), (right, 4), **options)
 
 
 def whole_percent(share: float) -> str:
@@ -183,25 +188,26 @@ def shown_labels(labels: Iterable[str], missing: set[str]) -> list[str]:
 
 # --- Reliability ------------------------------------------------------------------------------------------------------
 
-SMALLEST, LARGEST = 14.0, 170.0  # area of a marker, points²: of a bin with one text, and of the fullest
+SMALLEST, LARGEST = 14.0, 170.0  # area of a marker, points²: of a bin with one item, and of the fullest
 
 
-def draw_reliability(path: Path, curves: dict[str, "Reliability"], title: str) -> None:
-    """Write a reliability diagram as a PNG picture: accuracy over confidence, and how many texts are how sure.
+def draw_reliability(path: Path, curves: dict[str, "Reliability"], title: str, items: str = "texts") -> None:
+    """Write a reliability diagram as a PNG picture: accuracy over confidence, and how many items are how sure.
 
     Guo et al. 2017 (On Calibration of Modern Neural Networks, section 2): on the diagonal a model is as often right as
-    it is sure; below it, it is overconfident. A marker grows with its bin's texts.
+    it is sure; below it, it is overconfident. A marker grows with its bin's items.
 
     Args:
         path: where it goes.
         curves: name → bins of equal width over 0..1, such as before and after calibration.
         title: stands above.
+        items: what is counted.
     """
-    write_png(path, reliability_figure(curves, title))
+    write_png(path, reliability_figure(curves, title, items))
 
 
 @own_style()
-def reliability_figure(curves: dict[str, "Reliability"], title: str) -> "Figure":
+def reliability_figure(curves: dict[str, "Reliability"], title: str, items: str = "texts") -> "Figure":
     """The figure that `draw_reliability` writes."""
     figure = _new_figure()
     upper = _inch_axes(figure, 0, 1.3, 4.4, 4.4)
@@ -222,7 +228,7 @@ def reliability_figure(curves: dict[str, "Reliability"], title: str) -> "Figure"
         lines.append(_line_sample(colour, marker))
     upper.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", ylabel="accuracy")
     upper.tick_params(labelbottom=False)
-    lower.set(xlabel="confidence", ylabel="texts")
+    lower.set(xlabel="confidence", ylabel=items)
     lower.yaxis.set_major_locator(_integers(3))
     lower.yaxis.set_major_formatter("{x:,.0f}")
     upper.grid()

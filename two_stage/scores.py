@@ -9,7 +9,7 @@ import numpy as np
 Scores = dict[str, float]
 
 
-def _info(description: str, citation: str, features: dict[str, Any]) -> evaluate.MetricInfo:
+def metric_info(description: str, citation: str, features: dict[str, Any]) -> evaluate.MetricInfo:
     """What evaluate wants to know of a metric."""
     return evaluate.MetricInfo(
         description=description, citation=citation, inputs_description="", features=datasets.Features(features)
@@ -25,7 +25,7 @@ class PretrainingScores(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        return _info(
+        return metric_info(
             "BERT's two pretraining objectives",
             "Devlin et al. 2019, BERT, section 3.1",
             {"rows": datasets.Sequence(datasets.Value("float64"))},
@@ -203,7 +203,7 @@ class SentimentScores(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        return _info(
+        return metric_info(
             "Accuracy, macro-F1, quadratic-weighted kappa, mean absolute error in shades, share at most one shade off",
             "Cohen 1968, Weighted kappa, Psychological Bulletin 70(4)",
             {"predictions": datasets.Value("int32"), "references": datasets.Value("int32")},
@@ -212,32 +212,3 @@ class SentimentScores(evaluate.Metric):
     def _compute(self, predictions: Any, references: Any, labels: int) -> Scores:
         confusion = confusion_matrix(np.asarray(references), np.asarray(predictions), labels)
         return {name: float(score) for name, score in shade_scores(confusion).items()}
-
-
-# --- Entities ---------------------------------------------------------------------------------------------------------
-
-
-class EntityScores(evaluate.Metric):
-    """Strict entity scores: an entity counts where its type and both its ends are right.
-
-    `compute(predictions=…, references=…)` takes one list of IOB2 tags a sentence. Scored by seqeval, strict IOB2.
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        tags = datasets.Sequence(datasets.Value("string"))
-        return _info(
-            "Micro-averaged precision, recall and F1 of entities",
-            "Tjong Kim Sang and De Meulder 2003, CoNLL-2003; Nakayama 2018, seqeval",
-            {"predictions": tags, "references": tags},
-        )
-
-    def _compute(self, predictions: Any, references: Any) -> Scores:
-        from seqeval.metrics import accuracy_score
-        from seqeval.metrics.v1 import precision_recall_fscore_support  # v1 is its strict mode
-        from seqeval.scheme import IOB2
-
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            references, predictions, average="micro", scheme=IOB2, zero_division=0
-        )
-        word_accuracy = float(accuracy_score(references, predictions))
-        return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "word_accuracy": word_accuracy}

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from two_stage.calibration import calibration_scores, reliability, softmax
-from two_stage.intervals import bootstrap_intervals
 from two_stage.labelled_texts import Scale, Texts
 from two_stage.pictures import draw_confusion_matrix, draw_learning_curves, draw_reliability
 from two_stage.report import HEADLINES, Findings, markdown_cell
 from two_stage.scores import SentimentScores, confusion_matrix, label_scores, regression_scores, shade_scores
+from two_stage.scoring import with_intervals
 
 CALIBRATION = ("calibration_error", "negative_log_likelihood")
 # An interval of it would lie too high: what is biased by few texts is biased once more in a resample of them.
@@ -30,6 +31,21 @@ class SplitScores:
         self.temperature = 1.0  # what the model's head was divided by
         self.gold = split.gold if split.gold is not None else np.zeros(len(split), dtype=np.int64)
         self.logits = np.zeros((len(split), scale.outputs))
+
+    @property
+    def rows(self) -> Dataset:
+        """What the model reads of the split."""
+        return self.split.rows
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is something to score by."""
+        return self.split.gold is not None
+
+    @property
+    def logits_and_targets(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a temperature is fitted on: (texts, labels) each."""
+        return self.logits, self.split.targets
 
     def divide(self, temperature: float) -> None:
         """Take the logits for those of the model whose head was divided by a temperature."""
@@ -86,29 +102,21 @@ class SplitScores:
             found |= calibration_scores(self.probabilities, self.split.targets, counts)
         return {name: float(value) for name, value in found.items()} if counts is None else found
 
+    def final_scores(self, prefix: str) -> dict[str, float]:
+        """All scores, the ends of their 95 % intervals, and what two were before calibration (…_uncalibrated).
+
+        Args:
+            prefix: of the names, `eval_` or `test_`.
+        """
+        scores = with_intervals(self.scores(), self.scores, len(self.split), prefix, NO_INTERVAL)
+        if self.temperature != 1:
+            before = calibration_scores(self.uncalibrated, self.split.targets)
+            scores |= {f"{prefix}{name}_uncalibrated": float(before[name]) for name in CALIBRATION}
+        return scores
+
     def confusion(self, counts: np.ndarray | None = None) -> np.ndarray:
         """Texts of each gold and predicted shade: (labels, labels), or of each resample (draws, labels, labels)."""
         return confusion_matrix(self.gold, self.predicted, len(self.scale.labels), counts)
-
-
-def final_scores(scored: SplitScores, prefix: str) -> dict[str, float]:
-    """All scores of a split, the ends of their 95 % intervals, and what they were before calibration.
-
-    Args:
-        scored: a labelled split.
-        prefix: of the names, `eval_` or `test_`.
-
-    Returns:
-        PREFIXscore, PREFIXscore_low, PREFIXscore_high; of a calibrated model also PREFIXscore_uncalibrated of two.
-    """
-    scores = {prefix + name: value for name, value in scored.scores().items()}
-    for name, (low, high) in bootstrap_intervals(scored.scores, len(scored.split)).items():
-        if name not in NO_INTERVAL:
-            scores |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
-    if scored.temperature != 1:
-        before = calibration_scores(scored.uncalibrated, scored.split.targets)
-        scores |= {f"{prefix}{name}_uncalibrated": float(before[name]) for name in CALIBRATION}
-    return scores
 
 
 def write_predictions(path: Path, scored: SplitScores) -> None:

@@ -1,7 +1,8 @@
 """Files of rows → dictionaries, one a row, each with the place that it came from; a refusal names file, row and fix.
 
-Every reader of the project starts here: labelled tables (csv, tsv, jsonl, parquet), CoNLL columns, and the tables
-of raw documents that stage one reads. A `.gz` or `.zst` behind the name is unpacked on the way.
+Every reader of the project starts here: labelled tables (csv, tsv, jsonl, parquet), CoNLL columns, lines of text, the
+tables of raw documents that stage one reads, and data sets of the Hub. A `.gz` or `.zst` behind the name is unpacked on
+the way.
 """
 
 import csv
@@ -16,18 +17,25 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from two_stage.recipe import Refusal
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset  # takes a second to import, and files need none of it
 
 Row = dict[str, Any]
 PlacedRow = tuple[str, Row]  # ("train.csv row 12", {"text": ...}); rows are counted from 1, without the header
 
 LARGEST = 3.4e38  # that a float of 32 bits holds
 ARCHIVES = {".gz": "gzip", ".zst": "zstd"}
+LISTS = ("List", "LargeList", "Sequence")  # what `datasets` calls its features of lists, by version
+TAG = re.compile("O|[BIESLUM]-.+")
+COMMENT = re.compile("# +(newdoc|newpar|[^ \t=]+ =) [^\t]*")  # as CoNLL-U writes them: `# text = O Canada`
 
 csv.field_size_limit(2**31 - 1)  # the stock limit refuses a text of 128 KiB
 
@@ -111,16 +119,20 @@ def read_rows(path: str) -> Iterator[PlacedRow]:
     """The rows of a table, in order, each with its place.
 
     Args:
-        path: a .csv, .tsv, .jsonl, .parquet or .conll file, or such a file with .gz or .zst behind it.
+        path: a .csv, .tsv, .jsonl, .parquet, .conll or .txt file, or such a file with .gz or .zst behind it.
 
     Yields:
         ("FILE row N", {column: value}). Values of csv and tsv are text as it stands in the file: `NA` stays "NA".
+        Parquet that `datasets` wrote has the names of its ClassLabels, not their numbers. A row of CoNLL is a sentence:
+        lists of texts, one a word, under "1", "2", ... for the columns, "tokens" for the first and, of two or more,
+        "ner_tags" for the last; and "document", the document's number from 1, behind the file's first mark of one. A
+        row of txt is a line that is not blank: "text", and "document", which blank lines end.
 
     Raises:
         Refusal: not UTF-8, broken archive, a row that does not parse; the message names file, row and fix.
     """
     readers = {"csv": _read_csv, "tsv": _read_csv, "jsonl": _read_jsonl, "json": _read_jsonl}
-    readers |= {"parquet": _read_parquet, "conll": _read_conll, "bio": _read_conll}
+    readers |= {"parquet": _read_parquet, "conll": _read_conll, "bio": _read_conll, "txt": _read_txt}
     with readable(path):
         yield from readers[file_format(path)](path)
 
@@ -183,10 +195,11 @@ def _read_parquet(path: str) -> Iterator[PlacedRow]:
     number = 0
     try:
         with _unpacked(path) as file, pyarrow.parquet.ParquetFile(file) as table:
+            names = label_names(_stored_features(table.schema_arrow.metadata))
             for batch in table.iter_batches(batch_size=256):  # a row may be a book
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"{path} row {number}", row
+                    yield named((f"{path} row {number}", row), names)
     except pyarrow.ArrowInvalid as error:
         raise Refusal(f"{path}: not a parquet file: {' '.join(str(error).split())}; write it anew") from error
 
@@ -203,36 +216,242 @@ def _unpacked(path: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _read_conll(path: str) -> Iterator[PlacedRow]:
-    """Sentences of CoNLL columns (word first, tag last), a blank line between them, as `tokens` and `ner_tags`."""
-    tokens: list[str] = []
-    tags: list[str] = []
-    number = 1
+def _stored_features(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    """The features that `datasets` writes into a parquet file, as its `Features.to_dict` has them; else none."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _read_txt(path: str) -> Iterator[PlacedRow]:
+    """Texts, one a line, without the white space around them; a blank line ends a document."""
+    number, document, is_first = 0, 0, True
     with open_text(path) as file:
-        for line_number, line in enumerate(file, start=1):
-            columns = re.split("[ \t]+", line.strip(" \t\r\n"))  # other kinds of space may stand within a word
-            if columns[0] not in ("", "-DOCSTART-"):
-                if len(columns) < 2:
-                    raise Refusal(f"{path} line {line_number}: one column; a word and its tag are expected")
-                tokens.append(columns[0])
-                tags.append(columns[-1])
-            elif tokens:
-                yield f"{path} row {number}", {"tokens": tokens, "ner_tags": tags}
-                tokens, tags, number = [], [], number + 1
-    if tokens:
-        yield f"{path} row {number}", {"tokens": tokens, "ner_tags": tags}
+        for line in file:
+            text = line.strip()
+            if text:
+                number, document = number + 1, document + is_first
+                yield f"{path} row {number}", {"text": text, "document": document}
+            is_first = not text
+
+
+# --- CoNLL columns ----------------------------------------------------------------------------------------------------
+
+
+def _read_conll(path: str) -> Iterator[PlacedRow]:
+    """Sentences of CoNLL columns, a blank line or a mark of a document between them; comments are passed over."""
+    words: list[list[str]] = []  # each as its cells
+    number, document, columns, is_marked = 0, 0, 0, False
+    with open_text(path) as file:
+        for line_number, line in enumerate(chain(file, [""]), start=1):
+            cells = _conll_cells(line)
+            is_mark = bool(cells) and cells[0].split(" ")[0] == "-DOCSTART-"
+            if is_mark or not cells:
+                if words:
+                    number, document = number + 1, document + is_marked
+                    yield f"{path} row {number}", _conll_row(words, document)
+                    words, is_marked = [], False
+                is_marked = is_marked or is_mark
+            elif not words and _is_comment(line, cells):
+                is_marked = is_marked or line.lstrip("# \t").split()[:1] == ["newdoc"]
+            else:
+                columns = columns or len(cells)
+                _check_cells(cells, columns, f"{path} line {line_number}")
+                words.append(cells)
+
+
+def _conll_cells(line: str) -> list[str]:
+    """A line's cells, parted by tabs if it has one, else by spaces; none of a blank line.
+
+    Other kinds of space may stand within a word, and between tabs so may the space itself.
+    """
+    line = line.rstrip("\r\n")
+    if not line.strip(" \t"):
+        return []
+    return [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else re.split(" +", line.strip(" "))
+
+
+def _is_comment(line: str, cells: list[str]) -> bool:
+    """Whether a line before a sentence's first word is a comment: it begins with # and no cell behind looks like a tag.
+
+    So `# O` and `#hashtag B-MISC` are words, and so is a lone `#` in a file of words alone.
+    """
+    is_one = len(cells) > 1 and not any(map(TAG.fullmatch, cells[1:]))
+    return line.startswith("#") and (is_one or COMMENT.fullmatch(line) is not None)
+
+
+def _check_cells(cells: list[str], columns: int, place: str) -> None:
+    """Refuse a word of an empty cell, or of other columns than the words before it."""
+    if not cells[0]:
+        raise Refusal(f"{place}: the word is missing: column 1 is empty; write the word, or take the line out")
+    if len(cells) != columns:
+        counted = f"{len(cells)} column{'s' * (len(cells) > 1)}, but {columns} before"
+        hint = "; a comment stands only before a sentence's first word" if cells[0].startswith("#") else ""
+        raise Refusal(
+            f"{place}: {counted}; give every word of the file the same columns, parted by tabs, or by spaces in a line "
+            f"without a tab{hint}"
+        )
+    if "" in cells:
+        raise Refusal(f"{place}: column {cells.index('') + 1} is empty; write _ into it, or take the tab before it out")
+
+
+def _conll_row(words: list[list[str]], document: int) -> Row:
+    """A sentence's columns by number, the first and the last by name too, and its document's number unless 0."""
+    columns = [list(column) for column in zip(*words, strict=True)]
+    row: Row = {str(number): column for number, column in enumerate(columns, start=1)}
+    row |= {"tokens": columns[0]} | ({"ner_tags": columns[-1]} if len(columns) > 1 else {})
+    return row | ({"document": document} if document else {})
+
+
+# --- Data sets --------------------------------------------------------------------------------------------------------
+
+
+def open_split(
+    name: str, config: str | None, revision: str | None, split: str, streamed: bool = False
+) -> "Dataset | IterableDataset":
+    """A split of a `datasets` data set, memory-mapped or streamed.
+
+    Args:
+        name: a Hub id, a local folder of files, or a folder that `save_to_disk` wrote.
+        config: which of the data set's configurations; None takes its only one.
+        revision: a branch, tag or commit of the Hub; None takes the newest.
+        split: by its name; a folder that holds one saved split gives that one.
+        streamed: read it as it comes, without keeping it.
+
+    Raises:
+        Refusal: no such data set, configuration or split, or no network to fetch it by.
+    """
+    from datasets import Dataset, load_dataset, load_from_disk
+
+    with _openable(name):
+        if not _is_saved(name):
+            rows = load_dataset(name, config, revision=revision, split=split, streaming=streamed)
+            return rows if rows.column_names else rows._resolve_features()  # a stream may not know its columns yet
+        saved = load_from_disk(name)
+        rows = saved if isinstance(saved, Dataset) else saved[split]
+        return rows.to_iterable_dataset(num_shards=min(64, len(rows))) if streamed else rows
+
+
+def dataset_splits(name: str, config: str | None, revision: str | None) -> list[str]:
+    """The names of the splits that a data set has; `open_split` tells what the arguments are.
+
+    A folder that holds one saved split, whatever it was of, counts as `["train"]`.
+
+    Raises:
+        Refusal: no such data set or configuration, or no network to ask.
+    """
+    from datasets import DatasetDict, get_dataset_split_names, load_from_disk
+
+    with _openable(name):
+        if not _is_saved(name):
+            return list(get_dataset_split_names(name, config, revision=revision))
+        saved = load_from_disk(name)
+        return list(saved) if isinstance(saved, DatasetDict) else ["train"]
+
+
+def dataset_rows(name: str, config: str | None, revision: str | None, split: str) -> Iterator[PlacedRow]:
+    """The rows of a split, in order; `open_split` tells what the arguments are.
+
+    Yields:
+        ("NAME SPLIT row N", {column: value}), ClassLabels by their names.
+
+    Raises:
+        Refusal: the split cannot be opened, or a number stands for no name.
+    """
+    rows = open_split(name, config, revision, split).with_format(None)  # a saved one may give tensors
+    names = label_names(rows.features.to_dict())
+    number = 0
+    for batch in rows.iter(batch_size=256):
+        for values in zip(*batch.values(), strict=True):
+            number += 1
+            yield named((f"{name} {split} row {number}", dict(zip(batch, values, strict=True))), names)
+
+
+def _is_saved(name: str) -> bool:
+    """Whether the folder is one that `save_to_disk` wrote."""
+    return Path(name, "state.json").is_file() or Path(name, "dataset_dict.json").is_file()
+
+
+@contextmanager
+def _openable(name: str) -> Iterator[None]:
+    """Say of a data set that cannot be opened what was asked for and is not there."""
+    try:
+        yield
+    except Exception as error:  # of a dozen kinds, and all are about what was asked for
+        from datasets.exceptions import DatasetGenerationError
+
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        what = f"no split {cause}" if isinstance(cause, KeyError) else " ".join(str(cause).split())[:200]
+        raise Refusal(f"data set {name}: {what or type(cause).__name__}") from error
+
+
+def label_names(features: dict[str, Any]) -> dict[str, list[str]]:
+    """The names of the columns of ClassLabels, be they alone or in lists.
+
+    Args:
+        features: of a data set, as `Features.to_dict` gives them and `datasets` of any version writes them.
+
+    Returns:
+        column → the names of 0, 1, ...; other columns are left out.
+    """
+    names = {}
+    for column, feature in features.items():
+        while isinstance(feature, list) or (isinstance(feature, dict) and feature.get("_type") in LISTS):
+            # older versions wrote a list of one feature
+            feature = next(iter(feature), None) if isinstance(feature, list) else feature.get("feature")
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            names[column] = list(feature["names"])
+    return names
+
+
+def named(row: PlacedRow, names: dict[str, list[str]]) -> PlacedRow:
+    """A row with the names of its ClassLabels instead of their numbers; null and -1 (no label) stay.
+
+    Args:
+        row: with its place.
+        names: from `label_names`.
+
+    Raises:
+        Refusal: a number without a name.
+    """
+    place, values = row
+    found = {
+        column: _named_value(values[column], names[column], f"{place}: column {column}")
+        for column in names
+        if column in values  # a file that another program took a column out of may still tell of it
+    }
+    return place, values | found
+
+
+def _named_value(value: Any, names: list[str], where: str) -> Any:
+    """The name of a number, or of each in a list; what is neither stays."""
+    if isinstance(value, list):
+        return [_named_value(item, names, where) for item in value]
+    if not isinstance(value, int) or value == -1:
+        return value
+    if not 0 <= value < len(names):
+        raise Refusal(f"{where} holds {value}, but its labels are 0 to {len(names) - 1}: {', '.join(names)[:80]}")
+    return names[value]
+
+
+# --- Rows and their values --------------------------------------------------------------------------------------------
 
 
 def sample_rows(paths: list[str], limit: int | None) -> list[PlacedRow]:
-    """The rows of several files, or `limit` of them drawn at random, in their order.
+    """The rows of several files, or `limit` of them drawn at random, in their order: see `sample_indices`."""
+    rows = [row for path in paths for row in read_rows(path)]
+    return [rows[i] for i in sample_indices(len(rows), limit).tolist()]
+
+
+def sample_indices(count: int, limit: int | None) -> np.ndarray:
+    """Which of `count` rows to take: all, or `limit` of them drawn at random, ascending: int (taken,).
 
     The first rows of a file are often of one label. The draw is the same every time, and a smaller sample is part of a
     larger one, so that runs with more and fewer rows compare.
     """
-    rows = [row for path in paths for row in read_rows(path)]
-    if limit is None or limit >= len(rows):
-        return rows
-    return [rows[i] for i in sorted(np.random.default_rng(0).permutation(len(rows))[:limit].tolist())]
+    return np.sort(np.random.default_rng(0).permutation(count)[:limit]) if limit is not None else np.arange(count)
 
 
 def column_value(row: PlacedRow, column: str, flag: str) -> Any:

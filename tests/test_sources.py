@@ -1,0 +1,214 @@
+"""Rows of files and of data sets: which split is read from where, and what tells that its content changed."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from transformers import BertConfig
+
+from run_ner import Settings
+from two_stage.handoff import Checkpoint
+from two_stage.recipe import Refusal
+from two_stage.sources import Source, check_sources, split_sources, trace_dataset
+from two_stage.tagged_sentences import load_splits
+
+ENCODER = Checkpoint("the folder", BertConfig(), None, None, None)  # type: ignore[arg-type]
+NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]  # CoNLL-2003's order, which is not the model's
+FEATURES = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=NAMES))})
+ROWS: dict[str, tuple[list[list[str]], list[list[int]]]] = {
+    "train": ([["Ann", "Hill", "rose"], ["Oslo"]], [[1, 2, 0], [3]]),
+    "validation": ([["in", "Lima"]], [[0, 3]]),
+    "test": ([["Bob", "fell"]], [[1, 0]]),
+}
+GOLD = {"train": [3, 4, 0, 1], "validation": [0, 1], "test": [3, 0]}  # O B-LOC I-LOC B-PER I-PER
+
+
+def rows_of(split: str) -> Dataset:
+    """A split's rows, numbers with names."""
+    tokens, tags = ROWS[split]
+    return Dataset.from_dict({"tokens": tokens, "ner_tags": tags}, FEATURES)
+
+
+def data_set(folder: Path, kind: str, names: dict[str, str]) -> str:
+    """A data set whose splits go by these names, as parquet files or as `save_to_disk` writes them."""
+    if kind == "saved":
+        DatasetDict({name: rows_of(split) for split, name in names.items()}).save_to_disk(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, name in names.items():
+            rows_of(split).to_parquet(folder / f"{name}.parquet")
+    return str(folder)
+
+
+SAME = {split: split for split in ROWS}
+
+
+# --- Flags that go together -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ({"dataset": "x", "train_file": ["a.jsonl"]}, "--train_file and --dataset: give one or the other"),
+        ({"dataset_splits": ["test"]}, "--dataset_splits: says which --dataset; there is none"),
+        ({"dataset_config": "en"}, "--dataset_config: says which --dataset; there is none"),
+        ({"dataset_revision": "main", "train_file": ["a"]}, "--dataset_revision: says which --dataset; there is none"),
+    ],
+)
+def test_flags_that_exclude_each_other(flags: dict[str, Any], found: str) -> None:
+    """Refused as the flags are read."""
+    with pytest.raises(Refusal, match=f"^{re.escape(found)}$"):
+        Settings(**flags)
+
+
+def test_flags_that_go_together() -> None:
+    """A data set beside files to score, and no data at all."""
+    check_sources(Settings(dataset="x", dataset_config="en", dataset_revision="main", test_file=["a.jsonl"]))
+    check_sources(Settings(validation_file=["a.jsonl"]))
+    check_sources(Settings())
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def test_files_in_the_order_of_splits(tmp_path: Path) -> None:
+    """Of what is given alone; rows of several files one behind the other, each with its place."""
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"{name} rose\n\n{name} fell\n", encoding="utf-8")
+    a, b = str(tmp_path / "a.txt"), str(tmp_path / "b.txt")
+    sources = split_sources(Settings(test_file=[b, a], train_file=[a]))
+    assert sources == {"train": Source((a,)), "test": Source((b, a))}
+    assert list(sources) == ["train", "test"]
+    assert sources["test"].name == f"{b}, {a}"
+    places = [f"{path} row {number}" for path in (b, a) for number in (1, 2)]
+    assert [place for place, _ in sources["test"].rows()] == places
+    assert [row["text"] for _, row in sources["test"].rows()] == ["b rose", "b fell", "a rose", "a fell"]
+    assert split_sources(Settings()) == {}
+
+
+# --- Data sets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+def test_a_data_set_gives_all_its_splits(kind: str, tmp_path: Path) -> None:
+    """Numbers by the names of their feature: no --labels are needed, and their order does not matter."""
+    name = data_set(tmp_path / "set", kind, SAME)
+    splits, types, facts = load_splits(Settings(dataset=name), ENCODER)
+    assert (list(splits), types) == (list(ROWS), ["LOC", "PER"])
+    assert {split: splits[split].gold_chosen.tolist() for split in splits} == GOLD
+    assert splits["train"].places == [f"{name} train row 1", f"{name} train row 2"]
+    assert facts["train"] == "2 sentences, 4 words, IOB2: 1 LOC, 1 PER"
+
+
+@pytest.mark.parametrize("validation", ["validation", "valid", "val", "dev"])
+def test_splits_by_their_other_names(validation: str, tmp_path: Path) -> None:
+    """What is scored every epoch goes by several; the row's place has the data set's own."""
+    name = data_set(tmp_path / "set", "saved", {"train": "train", "validation": validation, "test": "unlabelled"})
+    sources = split_sources(Settings(dataset=name))
+    assert sources == {
+        "train": Source(dataset=(name, None, None, "train")),
+        "validation": Source(dataset=(name, None, None, validation)),
+    }
+    assert sources["validation"].name == f"{name} {validation}"
+    assert [place for place, _ in sources["validation"].rows()] == [f"{name} {validation} row 1"]
+
+
+def test_of_two_splits_to_validate_on_the_first_name_counts(tmp_path: Path) -> None:
+    """As some have both; only one can be meant."""
+    splits = {name: rows_of("validation") for name in ("dev", "validation")} | {"train": rows_of("train")}
+    DatasetDict(splits).save_to_disk(tmp_path / "set")
+    sources = split_sources(Settings(dataset=str(tmp_path / "set")))
+    assert list(sources) == ["train", "validation"]
+    assert sources["validation"].dataset == (str(tmp_path / "set"), None, None, "validation")
+
+
+def test_a_file_wins_over_the_data_sets_split(tmp_path: Path) -> None:
+    """The other splits stay the data set's, and the lineage names only these."""
+    name = data_set(tmp_path / "set", "parquet", SAME)
+    file = tmp_path / "own.conll"
+    file.write_text("Perth B-LOC\nheld O\n", encoding="utf-8")
+    asked = Settings(dataset=name, validation_file=[str(file)])
+    splits, _, _ = load_splits(asked, ENCODER)
+    assert splits["validation"].places == [f"{file} row 1"]
+    assert splits["validation"].texts == ["Perth held"]
+    assert splits["test"].texts == ["Bob fell"]
+    assert list(splits) == ["train", "validation", "test"]
+    assert list(trace_dataset(asked)["dataset"]) == [f"{name} train", f"{name} test"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+def test_a_data_set_without_train_can_be_predicted(kind: str, tmp_path: Path) -> None:
+    """Whether there is a model to predict is the reader's matter."""
+    name = data_set(tmp_path / "set", kind, {"validation": "validation", "test": "test"})
+    assert [source.name for source in split_sources(Settings(dataset=name)).values()] == [
+        f"{name} validation",
+        f"{name} test",
+    ]
+
+
+def test_some_of_a_data_sets_splits(tmp_path: Path) -> None:
+    """Those that are named; one that is not there, or that nothing is done with, is refused."""
+    name = data_set(tmp_path / "set", "saved", SAME | {"test": "unlabelled"})
+    train = split_sources(Settings(dataset=name, dataset_splits=["train"]))
+    assert {split: source.name for split, source in train.items()} == {"train": f"{name} train"}
+    assert list(split_sources(Settings(dataset=name))) == ["train", "validation"]
+    with pytest.raises(Refusal, match="has no split dev; found "):
+        split_sources(Settings(dataset=name, dataset_splits=["dev", "train"]))
+    with pytest.raises(Refusal, match="its splits unlabelled are not all among train, validation, "):
+        split_sources(Settings(dataset=name, dataset_splits=["unlabelled"]))
+
+
+def test_a_data_set_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """Before a row is read, for the lineage too."""
+    asked = Settings(dataset=str(tmp_path / "gone"))
+    for read in (split_sources, trace_dataset):
+        with pytest.raises(Refusal, match=f"^data set {tmp_path}/gone: "):
+            read(asked)
+
+
+def test_a_type_of_a_data_set_that_train_has_not_is_refused(tmp_path: Path) -> None:
+    """By the split and the row; the names of a feature make no type that no word has."""
+    only_places = Dataset.from_dict({"tokens": [["Oslo"]], "ner_tags": [[3]]}, FEATURES)
+    DatasetDict(train=only_places, test=rows_of("test")).save_to_disk(tmp_path / "set")
+    with pytest.raises(Refusal, match=r"set test row 1: type PER is none of train's: LOC; "):
+        load_splits(Settings(dataset=str(tmp_path / "set")), ENCODER)
+
+
+# --- Lineage ----------------------------------------------------------------------------------------------------------
+
+
+def test_files_leave_no_trace_of_a_data_set() -> None:
+    """They are traced as files."""
+    assert trace_dataset(Settings(train_file=["a.jsonl"])) == {}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+def test_the_trace_changes_with_the_content(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the split that changed, by one tag; read again, it is the same."""
+    before = trace_dataset(Settings(dataset=data_set(tmp_path / "set", kind, SAME)))
+    assert list(before["dataset"]) == [f"{tmp_path}/set {split}" for split in ROWS]
+    assert trace_dataset(Settings(dataset=str(tmp_path / "set"))) == before
+    tokens, _ = ROWS["train"]
+    monkeypatch.setitem(ROWS, "train", (tokens, [[1, 2, 0], [0]]))
+    after = trace_dataset(Settings(dataset=data_set(tmp_path / "set", kind, SAME)))
+    key = f"{tmp_path}/set train"
+    assert after["dataset"][key] != before["dataset"][key]
+    assert after["dataset"].keys() == before["dataset"].keys()
+
+
+def test_the_trace_names_configuration_and_revision(tmp_path: Path) -> None:
+    """As they were asked for."""
+    for config, split in (("en", "train"), ("de", "test")):
+        (tmp_path / "set" / config).mkdir(parents=True)
+        rows_of(split).to_parquet(tmp_path / "set" / config / "train.parquet")
+    card = "".join(f"- config_name: {config}\n  data_files: {config}/*.parquet\n" for config in ("en", "de"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n{card}---\n", encoding="utf-8")
+    asked = Settings(dataset=str(tmp_path / "set"), dataset_config="de")
+    traced = trace_dataset(asked)["dataset"]
+    assert [text.split()[:2] for text in traced.values()] == [["de", "None"]]
+    splits, types, _ = load_splits(asked, ENCODER)
+    assert (splits["train"].texts, types) == (["Bob fell"], ["PER"])
+    with pytest.raises(Refusal, match=f"^data set {tmp_path}/set: "):
+        split_sources(Settings(dataset=str(tmp_path / "set")))

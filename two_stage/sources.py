@@ -1,0 +1,84 @@
+"""Where a split's rows come from: the files that were given, or a split of a data set."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from two_stage.recipe import Refusal
+from two_stage.tables import PlacedRow, dataset_rows, dataset_splits, open_split, read_rows
+
+SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+class SourceFlags(Protocol):
+    """The flags that say where rows come from; the script's settings have them."""
+
+    train_file: list[str] | None
+    validation_file: list[str] | None
+    test_file: list[str] | None
+    dataset: str | None
+    dataset_config: str | None
+    dataset_revision: str | None
+    dataset_splits: list[str] | None
+
+
+class Source(NamedTuple):
+    """The rows of one split."""
+
+    files: tuple[str, ...] = ()
+    dataset: tuple[str, str | None, str | None, str] | None = None  # name, configuration, revision, split
+
+    @property
+    def name(self) -> str:
+        """What is said of it."""
+        return f"{self.dataset[0]} {self.dataset[3]}" if self.dataset else ", ".join(self.files)
+
+    def rows(self) -> Iterator[PlacedRow]:
+        """All rows in their order, each with its place.
+
+        Raises:
+            Refusal: a file, a row or a data set that cannot be read.
+        """
+        if self.dataset:
+            yield from dataset_rows(*self.dataset)
+        for path in self.files:
+            yield from read_rows(path)
+
+
+def check_sources(settings: SourceFlags) -> None:
+    """Refuse a configuration or a revision of no data set, and a data set beside a train file."""
+    if settings.dataset and settings.train_file:
+        raise Refusal("--train_file and --dataset: give one or the other")
+    for flag in ("dataset_config", "dataset_revision", "dataset_splits"):
+        if getattr(settings, flag) and not settings.dataset:
+            raise Refusal(f"--{flag}: says which --dataset; there is none")
+
+
+def split_sources(settings: SourceFlags) -> dict[str, Source]:
+    """The splits that were given, in the order train, validation, test; a file wins over the data set's split.
+
+    Raises:
+        Refusal: the data set cannot be read, or has none of the splits, or not those that were asked for.
+    """
+    sources = {split: Source(tuple(files)) for split in SPLITS if (files := getattr(settings, f"{split}_file"))}
+    if settings.dataset:
+        asked = (settings.dataset, settings.dataset_config, settings.dataset_revision)
+        there = dataset_splits(*asked)
+        if missing := [name for name in settings.dataset_splits or () if name not in there]:
+            raise Refusal(f"data set {settings.dataset}: has no split {missing[0]}; found {', '.join(there)}")
+        taken = settings.dataset_splits or there
+        used = {split: name for split, names in SPLIT_NAMES.items() for name in reversed(names) if name in taken}
+        if not used or (settings.dataset_splits and len(used) < len(taken)):
+            known = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
+            raise Refusal(f"data set {settings.dataset}: its splits {', '.join(taken)} are not all among {known}")
+        sources = {split: Source(dataset=(*asked, name)) for split, name in used.items()} | sources
+    return {split: sources[split] for split in SPLITS if split in sources}
+
+
+def trace_dataset(settings: SourceFlags) -> dict[str, dict[str, str]]:
+    """For lineage.json: each split of the data set that is used, with a text that changes with its content."""
+    found = {}
+    for source in split_sources(settings).values() if settings.dataset else ():
+        if source.dataset:
+            found[source.name] = f"{source.dataset[1]} {source.dataset[2]} {open_split(*source.dataset)._fingerprint}"
+    return {"dataset": found} if found else {}
