@@ -530,7 +530,7 @@ def test_commands_are_found_as_a_shell_reads_them() -> None:
         "python run_ner.py --train_file x --seed many",
         "python run_sentiment.py --recipe recipes/none.yaml",
         "python none.py",
-        "accelerate launch run_ner.py --train_file x --labels a",
+        "accelerate launch run_ner.py --train_file x --bins 1",
         "accelerate launch --config_file recipes/none.yaml run_ner.py --train_file x",
         "python -m two_stage.report",
     ],

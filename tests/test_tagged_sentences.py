@@ -524,7 +524,9 @@ def test_a_split_of_several_files(tmp_path: Path) -> None:
     assert split.places == [f"{paths[0]} row 1", f"{paths[0]} row 2", f"{paths[1]} row 1"]
     assert [sentence.tags for sentence in split.sentences] == [["I-LOC"], ["I-LOC"], ["O", "B-LOC", "O"]]
     assert split.texts == ["Oslo", "Lima", "In Perth ."]
-    assert (len(split), split.documents, split.gold) == (3, None, None)
+    assert (len(split), split.gold) == (3, None)
+    assert split.documents is not None
+    assert split.documents.tolist() == [0, 0, 1]
     assert split.gold_chosen.tolist() == []
 
 
@@ -546,7 +548,7 @@ def test_a_split_of_several_files(tmp_path: Path) -> None:
     ],
 )
 def test_documents(files: dict[str, Any], expected: list[int] | None, tmp_path: Path) -> None:
-    """Marks, blank lines of a txt, or a column; two files are never one document, and one file without any mark has none."""
+    """Marks, blank lines of a txt, or a column; two files are never one document, one file without a mark has none."""
     source = Source(tuple(path for name, content in files.items() for path in file_of(tmp_path, name, content)))
     found = split_of(source).documents
     assert (None if found is None else found.tolist()) == expected
