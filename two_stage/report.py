@@ -22,6 +22,9 @@ HEADLINES = {
     "mlm_accuracy": "masked-word accuracy",
     "perplexity": "masked-word perplexity",
     "nsp_accuracy": "next-sentence accuracy",
+    "f1": "entity F1",
+    "precision": "entity precision",
+    "recall": "entity recall",
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
     "quadratic_kappa": "quadratic-weighted kappa",
@@ -30,9 +33,6 @@ HEADLINES = {
     "calibration_error": "expected calibration error",
     "mean_squared_error": "mean squared error of scores",
     "pearson": "correlation of scores (Pearson)",
-    "precision": "entity precision",
-    "recall": "entity recall",
-    "f1": "entity F1",
 }
 
 
