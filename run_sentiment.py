@@ -37,6 +37,7 @@ from two_stage.report import Card, Findings, finish_run
 from two_stage.scoring import score_splits
 from two_stage.seeds import check_seed_range, run_seeds
 from two_stage.sentiment_results import SplitScores, write_predictions, write_results
+from two_stage.sources import check_sources, split_sources, trace_dataset
 from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
@@ -57,6 +58,12 @@ class Settings:
     validation_file: list[str] | None = field(default=None, metadata={"help": "labelled texts scored every epoch"})
     test_file: list[str] | None = field(
         default=None, metadata={"help": "texts to predict; scored where they have labels"}
+    )
+    dataset: str | None = field(default=None, metadata={"help": "splits of a data set: Hub id or local folder"})
+    dataset_config: str | None = field(default=None, metadata={"help": "which of its configurations"})
+    dataset_revision: str | None = field(default=None, metadata={"help": "which of its commits"})
+    dataset_splits: list[str] | None = field(
+        default=None, metadata={"help": "which of its splits (all of train, validation, test that it has)"}
     )
     text_column: str = field(default="text", metadata={"help": "where a table has its texts"})
     text_pair_column: str | None = field(
@@ -120,10 +127,12 @@ class Settings:
                 raise Refusal(f"--{name}: means nothing to --loss regression, which predicts no probabilities")
         check_seed_range(self.seeds)
         check_focal(self.loss, self.focal_gamma)
-        if self.calibrate and not self.validation_file:
+        check_sources(self)
+        if self.calibrate and not (self.validation_file or self.dataset):
             raise Refusal("--calibrate: needs a --validation_file to set the temperature on")
+        trains = self.train_file or self.dataset
         for name in ("calibrate", "class_weights", "head_dropout", "max_train_samples", "seeds"):
-            if getattr(self, name) and not self.train_file and (self.validation_file or self.test_file):
+            if getattr(self, name) and not trains and (self.validation_file or self.test_file):
                 raise Refusal(f"--{name}: needs a --train_file; nothing is trained without one")
 
 
@@ -227,7 +236,7 @@ def head_settings(settings: Settings, scale: Scale, reading: Reading, checkpoint
     head |= {"classifier_dropout": settings.head_dropout, "bins": scale.bins}
     head = {name: value for name, value in head.items() if value is not None}
     head |= {"reading": reading._asdict(), "reads_pairs": pairs}
-    if settings.train_file:
+    if "train" in split_sources(settings):
         head["head_temperature"] = None  # of a folder that is trained on, it holds no more
     if scale.is_regression:
         names, head["shades"], head["problem_type"] = ["score"], scale.labels, "regression"
@@ -312,6 +321,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     recipe |= reading.flags()
     data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
+    lineage["data"] |= trace_dataset(settings)
     check_unseen(lineage, settings.allow_leakage)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only)
     if run.scores is not None:
@@ -325,8 +335,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     scored = {name: SplitScores(split, scale, is_calibrated) for name, split in splits.items() if name != "train"}
     if validation := scored.get("validation"):
         training.check_metric(["loss", *validation.scores()])
-    elif training.load_best_model_at_end:
-        raise Refusal("--load_best_model_at_end: needs a --validation_file to tell which is best")
+    elif training.load_best_model_at_end or settings.calibrate:
+        raise Refusal("--load_best_model_at_end and --calibrate: need validation texts")
     if settings.check_only:
         return {}
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
@@ -32,6 +33,7 @@ from two_stage.labelled_texts import (
     tokenize_texts,
 )
 from two_stage.recipe import Refusal
+from two_stage.sources import Source
 
 WAYS = ("head", "head_tail", "windows")
 SCALE = Scale(SHADES)
@@ -280,14 +282,14 @@ def test_a_split_as_it_stands(tmp_path: Path) -> None:
     """Texts and places of several files in their order."""
     paths = table(tmp_path, "a.jsonl", labelled(("Profit rose.", "good"), ("Profit fell.", "bad")))
     paths += table(tmp_path, "b.jsonl", labelled(("Sales held.", "so-so")))
-    split = read_texts(paths, Settings(), SCALE, labelled=True)
+    split = read_texts(Source(tuple(paths)), Settings(), SCALE, labelled=True)
     assert split.texts == split.whole == ["Profit rose.", "Profit fell.", "Sales held."]
     assert split.places == [f"{paths[0]} row 1", f"{paths[0]} row 2", f"{paths[1]} row 1"]
     assert split.gold is not None
     assert split.gold.tolist() == [2, 0, 1]
     assert split.targets.tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
     assert len(split) == 3
-    fewer = read_texts(paths, Settings(), SCALE, labelled=True, limit=2)
+    fewer = read_texts(Source(tuple(paths)), Settings(), SCALE, labelled=True, limit=2)
     assert len(fewer) == 2
     assert set(fewer.texts) < set(split.texts)
 
@@ -296,27 +298,27 @@ def test_a_split_of_pairs(tmp_path: Path) -> None:
     """The second text of each row, and both as one text for the check of leakage."""
     rows = [{"text": "Oslo bank rose.", "firm": firm, "label": "good"} for firm in ("Oslo bank", "Lima mine")]
     asked = Settings(text_pair_column="firm")
-    split = read_texts(table(tmp_path, "a.jsonl", rows), asked, SCALE, labelled=True)
+    split = read_texts(Source(tuple(table(tmp_path, "a.jsonl", rows))), asked, SCALE, labelled=True)
     assert split.pairs == ["Oslo bank", "Lima mine"]
     assert split.whole == ["Oslo bank rose. | Oslo bank", "Oslo bank rose. | Lima mine"]
     with pytest.raises(Refusal, match=r"row 1: no column firm; .*--text_pair_column"):
-        read_texts(table(tmp_path, "b.jsonl", labelled(("x", "good"))), asked, SCALE, labelled=True)
+        read_texts(Source(tuple(table(tmp_path, "b.jsonl", labelled(("x", "good"))))), asked, SCALE, labelled=True)
     rows[1]["firm"] = " "
     with pytest.raises(Refusal, match="row 2: column firm is empty"):
-        read_texts(table(tmp_path, "c.jsonl", rows), asked, SCALE, labelled=True)
+        read_texts(Source(tuple(table(tmp_path, "c.jsonl", rows))), asked, SCALE, labelled=True)
 
 
 def test_a_test_file_needs_no_labels(tmp_path: Path) -> None:
     """It has no gold then, and targets of the right shape; where labels are needed it is refused."""
     paths = table(tmp_path, "new.jsonl", [{"text": "Profit rose."}, {"text": "Profit fell."}])
-    split = read_texts(paths, Settings(), SCALE, labelled=False)
+    split = read_texts(Source(tuple(paths)), Settings(), SCALE, labelled=False)
     assert split.gold is None
     assert split.targets.shape == (2, 3)
-    assert read_texts(paths, Settings(), Scale([], None, True), labelled=False).targets.shape == (2, 1)
+    assert read_texts(Source(tuple(paths)), Settings(), Scale([], None, True), labelled=False).targets.shape == (2, 1)
     for flags in ({}, {"score_column": "score"}, {"soft_labels": True}):
-        assert read_texts(paths, Settings(**flags), SCALE, labelled=False).gold is None
+        assert read_texts(Source(tuple(paths)), Settings(**flags), SCALE, labelled=False).gold is None
         with pytest.raises(Refusal, match="row 1: no column"):
-            read_texts(paths, Settings(**flags), SCALE, labelled=True)
+            read_texts(Source(tuple(paths)), Settings(**flags), SCALE, labelled=True)
 
 
 @pytest.mark.parametrize(
@@ -330,8 +332,10 @@ def test_a_test_file_has_all_labels_or_none(flags: dict[str, Any], label: dict[s
     rows = [{"text": "Profit rose."} | full, {"text": "Profit fell."}, {"text": "Profit held."} | full]
     scale = Scale(SHADES, [0, 1])
     with pytest.raises(Refusal, match="2 of 3 rows have a label; label all or none"):
-        read_texts(table(tmp_path, "some.jsonl", rows), Settings(**flags), scale, labelled=False)
-    split = read_texts(table(tmp_path, "all.jsonl", [rows[0], rows[2]]), Settings(**flags), scale, labelled=False)
+        read_texts(Source(tuple(table(tmp_path, "some.jsonl", rows))), Settings(**flags), scale, labelled=False)
+    split = read_texts(
+        Source(tuple(table(tmp_path, "all.jsonl", [rows[0], rows[2]]))), Settings(**flags), scale, labelled=False
+    )
     assert split.gold is not None
     assert split.gold.tolist() == [2, 2]
 
@@ -340,7 +344,7 @@ def test_shares_of_some_labels_are_not_taken_for_none(tmp_path: Path) -> None:
     """A column a label; of a test file too, one that lacks is told, and the file is not predicted as if unlabelled."""
     paths = table(tmp_path, "a.jsonl", [{"text": "Profit rose.", "bad": 0, "good": 1}])
     with pytest.raises(Refusal, match="row 1: no column so-so"):
-        read_texts(paths, Settings(soft_labels=True), SCALE, labelled=False)
+        read_texts(Source(tuple(paths)), Settings(soft_labels=True), SCALE, labelled=False)
 
 
 @pytest.mark.parametrize(
@@ -351,14 +355,14 @@ def test_an_empty_text_is_refused(text: Any, found: str, tmp_path: Path) -> None
     rows = labelled(("Profit rose.", "good"), (text, "bad"))
     for is_labelled in (True, False):
         with pytest.raises(Refusal, match=rf"row 2: column text {found}"):
-            read_texts(table(tmp_path, "a.jsonl", rows), Settings(), SCALE, labelled=is_labelled)
+            read_texts(Source(tuple(table(tmp_path, "a.jsonl", rows))), Settings(), SCALE, labelled=is_labelled)
 
 
 def test_a_split_of_no_rows_is_refused(tmp_path: Path) -> None:
     """A header alone."""
     (tmp_path / "none.csv").write_text("text,label\n", encoding="utf-8")
     with pytest.raises(Refusal, match=r"none\.csv: no row in it"):
-        read_texts([str(tmp_path / "none.csv")], Settings(), SCALE, labelled=False)
+        read_texts(Source((str(tmp_path / "none.csv"),)), Settings(), SCALE, labelled=False)
 
 
 # --- Rows of token ids ------------------------------------------------------------------------------------------------
@@ -828,6 +832,27 @@ def test_shares_from_a_score_need_two_bins_of_a_trained_folder(tokenizer: PreTra
     folder = checkpoint_of(tokenizer, ["bad", "good"], bins=[0.0])
     with pytest.raises(Refusal, match="--soft_labels from a score: needs two --bins"):
         label_scale(Settings(**SCORED, soft_labels=True, train_file=["x"]), folder)
+
+
+def test_a_data_set_brings_the_names_of_its_labels(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Numbers in its files, names in its features; --labels gives the order of the shades all the same."""
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["good", "bad", "so-so"])})
+    for split, texts in {"train": ["Profit rose .", "Cash fell .", "Debt held ."], "test": ["Sales grew ."]}.items():
+        rows = Dataset.from_dict({"text": texts, "label": [0, 1, 2][: len(texts)]}, features)
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    asked = Settings(dataset=str(tmp_path))
+    with pytest.raises(Refusal, match="worst first; found: bad, good, so-so"):
+        label_scale(asked, checkpoint_of(tokenizer))
+    scale = label_scale(Settings(dataset=str(tmp_path), labels=SHADES), checkpoint_of(tokenizer))
+    splits, _ = load_splits(asked, scale, Reading(32), tokenizer)
+    assert {name: split.gold.tolist() for name, split in splits.items() if split.gold is not None} == {
+        "train": [2, 0, 1],
+        "test": [2],
+    }
+    assert splits["train"].places[0] == f"{tmp_path} train row 1"
+    assert "train: 3 texts: 1 bad, 1 so-so, 1 good" in capsys.readouterr().out
 
 
 def test_how_texts_are_read(tokenizer: PreTrainedTokenizerBase) -> None:

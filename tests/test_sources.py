@@ -11,7 +11,7 @@ from transformers import BertConfig
 from run_ner import Settings
 from two_stage.handoff import Checkpoint
 from two_stage.recipe import Refusal
-from two_stage.sources import Source, check_sources, split_sources, trace_dataset
+from two_stage.sources import Source, check_sources, sample_rows, split_sources, trace_dataset
 from two_stage.tagged_sentences import load_splits
 
 ENCODER = Checkpoint("the folder", BertConfig(), None, None, None)  # type: ignore[arg-type]
@@ -212,3 +212,19 @@ def test_the_trace_names_configuration_and_revision(tmp_path: Path) -> None:
     assert (splits["train"].texts, types) == (["Bob fell"], ["PER"])
     with pytest.raises(Refusal, match=f"^data set {tmp_path}/set: "):
         split_sources(Settings(dataset=str(tmp_path / "set")))
+
+
+# --- Samples ---------------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_random_nested_and_in_order(tmp_path: Path) -> None:
+    """A file sorted by label gives a mixed sample; ten rows are among twenty; without a limit, all."""
+    path = tmp_path / "sorted.csv"
+    path.write_text("text,label\n" + "".join(f"t{i},{i // 50}\n" for i in range(100)), encoding="utf-8")
+    ten, twenty = (sample_rows(Source((str(path),)), limit) for limit in (10, 20))
+    assert len(ten) == 10
+    assert {row["label"] for _, row in ten} == {"0", "1"}
+    numbers = [int(row["text"][1:]) for _, row in twenty]
+    assert numbers == sorted(numbers)
+    assert {place for place, _ in ten} < {place for place, _ in twenty}
+    assert len(sample_rows(Source((str(path),)), None)) == len(sample_rows(Source((str(path),)), 100)) == 100

@@ -570,16 +570,3 @@ def test_file_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     """The SHA-256 of three known bytes, from FIPS 180-2."""
     path = write(tmp_path / "abc", b"abc")
     assert tables.file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_samples_are_random_nested_and_in_order(tmp_path: Path) -> None:
-    """A file sorted by label gives a mixed sample; ten rows are among twenty; without a limit, all."""
-    path = tmp_path / "sorted.csv"
-    path.write_text("text,label\n" + "".join(f"t{i},{i // 50}\n" for i in range(100)), encoding="utf-8")
-    ten, twenty = (tables.sample_rows([str(path)], limit) for limit in (10, 20))
-    assert len(ten) == 10
-    assert {row["label"] for _, row in ten} == {"0", "1"}
-    numbers = [int(row["text"][1:]) for _, row in twenty]
-    assert numbers == sorted(numbers)
-    assert {place for place, _ in ten} < {place for place, _ in twenty}
-    assert len(tables.sample_rows([str(path)], None)) == len(tables.sample_rows([str(path)], 100)) == 100

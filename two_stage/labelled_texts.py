@@ -17,20 +17,17 @@ from two_stage.duplicates import check_leakage, conflicting_rows
 from two_stage.handoff import Checkpoint, settled_reading
 from two_stage.losses import class_weights
 from two_stage.recipe import Refusal, say
-from two_stage.tables import PlacedRow, column_value, number_value, read_rows, sample_rows, text_value
+from two_stage.sources import Source, SourceFlags, sample_rows, split_sources
+from two_stage.tables import PlacedRow, column_value, number_value, text_value
 from two_stage.trainer import pad_rows, row_lengths
 
 SENTIMENT_MODELS = ("BertForSequenceClassification", "SentimentModel")
-SPLITS = ("train", "validation", "test")
 COLUMNS = frozenset({"text", "text_pair", "gold", "predicted"})  # of predictions.csv, beside the labels
 
 
-class TextFlags(Protocol):
+class TextFlags(SourceFlags, Protocol):
     """The flags that say what is read; the script's settings have them."""
 
-    train_file: list[str] | None
-    validation_file: list[str] | None
-    test_file: list[str] | None
     text_column: str
     text_pair_column: str | None
     label_column: str
@@ -92,7 +89,7 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
         Refusal: neither, and the message lists the labels found, whose order only the user knows; one label twice;
             labels and bins that do not fit; or others than a trained folder's.
     """
-    trained = trained_scale(checkpoint)
+    trained, train = trained_scale(checkpoint), split_sources(settings).get("train")
     labels, is_regression = settings.labels, settings.loss == "regression"
     if labels and (len(set(labels)) < len(labels) or len(labels) == 1 or "" in labels):
         raise Refusal(f"--labels {', '.join(labels)}: two at least are needed, none empty and none twice")
@@ -102,13 +99,13 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
         asked = Scale(labels or trained.labels, settings.bins or trained.bins, is_regression or trained.is_regression)
         if asked != trained:
             raise Refusal(f"checkpoint {checkpoint.name}: was trained for {spoken_scale(trained)}, in this order")
-        if settings.train_file and trained.is_regression and not is_regression:
+        if train and trained.is_regression and not is_regression:
             raise Refusal(f"checkpoint {checkpoint.name}: predicts scores; to train it further, add --loss regression")
         if settings.score_column and not trained.is_regression and not trained.bins:
             raise Refusal(f"checkpoint {checkpoint.name}: was trained for labels by name; leave out --score_column")
         check_scores(settings, trained)
         return trained
-    if not settings.train_file:
+    if not train:
         raise Refusal(f"checkpoint {checkpoint.name}: is no sentiment model, and there is no --train_file to make one")
     if labels or settings.score_column:
         scale = Scale(labels or [], settings.bins, is_regression)
@@ -116,8 +113,7 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
         return scale
     if settings.soft_labels:
         raise Refusal("give --labels in their order, worst first: each is the name of a column with its shares")
-    rows = (row for path in settings.train_file for row in read_rows(path))
-    found = sorted({label_name(column_value(row, settings.label_column, "label_column")) for row in rows})
+    found = sorted({label_name(column_value(row, settings.label_column, "label_column")) for row in train.rows()})
     more = f" and {len(found) - 20} more; are they scores (--score_column)?" if len(found) > 20 else ""
     raise Refusal(f"give --labels in their order, worst first; found: {', '.join(found[:20])}{more}")
 
@@ -252,11 +248,11 @@ class Texts:
         return [" | ".join(both) for both in zip(self.texts, self.pairs, strict=True)] if self.pairs else self.texts
 
 
-def read_texts(paths: list[str], settings: TextFlags, scale: Scale, labelled: bool, limit: int | None = None) -> Texts:
+def read_texts(source: Source, settings: TextFlags, scale: Scale, labelled: bool, limit: int | None = None) -> Texts:
     """The texts of a split and their labels.
 
     Args:
-        paths: labelled tables.
+        source: labelled rows.
         settings: names of the columns.
         scale: the shades.
         labelled: whether a file without labels is refused.
@@ -265,9 +261,9 @@ def read_texts(paths: list[str], settings: TextFlags, scale: Scale, labelled: bo
     Raises:
         Refusal: no row, a column is missing, a text is empty, or a label is none of the scale's.
     """
-    rows = sample_rows(paths, limit)
+    rows = sample_rows(source, limit)
     if not rows:
-        raise Refusal(f"{', '.join(paths)}: no row in it")
+        raise Refusal(f"{source.name}: no row in it")
     texts = [text_value(row, settings.text_column, "text_column") for row in rows]
     pair_column = settings.text_pair_column
     pairs = [text_value(row, pair_column, "text_pair_column") for row in rows] if pair_column else None
@@ -275,7 +271,7 @@ def read_texts(paths: list[str], settings: TextFlags, scale: Scale, labelled: bo
     said = [row for row in rows if labelled or any(row[1].get(column) not in (None, "") for column in columns)]
     found = [row_target(row, settings, scale) for row in said]
     if found and len(found) < len(rows):
-        raise Refusal(f"{', '.join(paths)}: {len(found)} of {len(rows)} rows have a label; label all or none")
+        raise Refusal(f"{source.name}: {len(found)} of {len(rows)} rows have a label; label all or none")
     gold = np.array([shade for shade, _ in found]) if found else None
     targets = np.array([target for _, target in found]) if found else np.zeros((len(rows), scale.outputs))
     return Texts(texts, pairs, [place for place, _ in rows], gold, targets)
@@ -356,10 +352,9 @@ def load_splits(
         Refusal: see `read_texts`; or a text stands in two splits.
     """
     splits: dict[str, Texts] = {}
-    for name in SPLITS:
-        if paths := getattr(settings, f"{name}_file"):
-            limit = settings.max_train_samples if name == "train" else None
-            splits[name] = read_texts(paths, settings, scale, labelled=name != "test", limit=limit)
+    for name, source in split_sources(settings).items():
+        limit = settings.max_train_samples if name == "train" else None
+        splits[name] = read_texts(source, settings, scale, labelled=name != "test", limit=limit)
     texts = {name: split.whole for name, split in splits.items()}
     copies = check_leakage(texts, {name: split.places for name, split in splits.items()}, settings.allow_leakage)
     facts = {}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from two_stage.recipe import Refusal
-from two_stage.tables import PlacedRow, dataset_rows, dataset_splits, open_split, read_rows
+from two_stage.tables import PlacedRow, dataset_rows, dataset_splits, open_split, read_rows, sample_indices
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -43,6 +43,12 @@ class Source(NamedTuple):
             yield from dataset_rows(*self.dataset)
         for path in self.files:
             yield from read_rows(path)
+
+
+def sample_rows(source: Source, limit: int | None) -> list[PlacedRow]:
+    """All rows of a source, or `limit` of them drawn at random, in their order: see `sample_indices`."""
+    rows = list(source.rows())
+    return [rows[i] for i in sample_indices(len(rows), limit).tolist()]
 
 
 def check_sources(settings: SourceFlags) -> None:

@@ -439,12 +439,6 @@ def _named_value(value: Any, names: list[str], where: str) -> Any:
 # --- Rows and their values --------------------------------------------------------------------------------------------
 
 
-def sample_rows(paths: list[str], limit: int | None) -> list[PlacedRow]:
-    """The rows of several files, or `limit` of them drawn at random, in their order: see `sample_indices`."""
-    rows = [row for path in paths for row in read_rows(path)]
-    return [rows[i] for i in sample_indices(len(rows), limit).tolist()]
-
-
 def sample_indices(count: int, limit: int | None) -> np.ndarray:
     """Which of `count` rows to take: all, or `limit` of them drawn at random, ascending: int (taken,).
 
