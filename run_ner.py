@@ -30,7 +30,7 @@ from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, Findings, finish_run
 from two_stage.scoring import score_splits
 from two_stage.seeds import check_seed_range, run_seeds
-from two_stage.sources import check_sources, trace_dataset
+from two_stage.sources import check_sources, check_training_flags, trace_dataset
 from two_stage.tag_schemes import tag_names
 from two_stage.tagged_sentences import ENTITY_MODELS, Sentences, load_splits
 from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing, pad_rows, row_lengths
@@ -85,10 +85,10 @@ class Settings:
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "sentences to train on, drawn at random"})
     allow_leakage: bool = field(default=False, metadata={"help": "go on although a sentence stands in two splits"})
-    label_pieces: str = field(
-        default="first",
+    label_pieces: str | None = field(
+        default=None,
         metadata={
-            "help": "which pieces of a word learn its tag: first, or all (B- first, then I-)",
+            "help": "which pieces of a word learn its tag: all, B- first and then I-, or the first alone (all)",
             "choices": ("first", "all"),
         },
     )
@@ -121,12 +121,6 @@ class Settings:
         check_seed_range(self.seeds)
         check_sources(self)
         check_focal(self.loss, self.focal_gamma)
-        trains = self.train_file or self.dataset
-        if self.calibrate and not (self.validation_file or self.dataset):
-            raise Refusal("--calibrate: needs a --validation_file to set the temperature on")
-        for name in ("calibrate", "class_weights", "max_train_samples", "seeds"):
-            if getattr(self, name) and not trains and (self.validation_file or self.test_file):
-                raise Refusal(f"--{name}: needs a --train_file; nothing is trained without one")
 
 
 @dataclass
@@ -143,6 +137,7 @@ class Reading(NamedTuple):
     stride: int = 32  # word pieces that neighbouring windows share
     context: int = 0  # word pieces of the document on each side
     decoding: str = "legal"
+    label_pieces: str = "all"  # so that pipelines that look at every piece do well
 
 
 # --- Data: words → word pieces → rows ---------------------------------------------------------------------------------
@@ -216,12 +211,7 @@ def align_labels(
 
 
 def build_rows(
-    name: str,
-    split: Sentences,
-    reading: Reading,
-    numbers: np.ndarray,
-    label_pieces: str,
-    tokenizer: PreTrainedTokenizerBase,
+    name: str, split: Sentences, reading: Reading, numbers: np.ndarray, tokenizer: PreTrainedTokenizerBase
 ) -> Dataset:
     """The rows of a split, and a word on what was odd on the way.
 
@@ -230,7 +220,6 @@ def build_rows(
         split: as read.
         reading: how much is read at once.
         numbers: the model's label number of each tag O, B-A, I-A, B-B … : int (tags,).
-        label_pieces: `first` or `all`.
         tokenizer: the checkpoint's.
     """
     pieces = word_pieces(
@@ -238,7 +227,7 @@ def build_rows(
     )
     windows = plan_windows(pieces.starts, split, reading.max_length - 2, reading.stride, reading.context)
     inside = np.full(len(numbers), NO_LABEL)
-    if label_pieces == "all":  # B-X goes on as I-X, O and I-X as they are
+    if reading.label_pieces == "all":  # B-X goes on as I-X, O and I-X as they are
         tags = np.arange(len(numbers))
         inside[numbers] = numbers[tags + tags % 2]
     rows = align_labels(pieces, windows, None if split.gold is None else numbers[split.gold], inside, tokenizer)
@@ -255,6 +244,23 @@ def build_rows(
     if name != "train":  # rows of like length share a batch; first_word says whose they are
         rows = rows.select(np.argsort(row_lengths(rows), kind="stable")[::-1])
     return rows
+
+
+def tag_weights(asked: list[str] | None, rows: Dataset, numbers: np.ndarray) -> np.ndarray:
+    """How much a word piece of each label counts: float (labels,), of mean 1 over the pieces that have one.
+
+    Args:
+        asked: --class_weights, of the tags in the order O, B-A, I-A, B-B …
+        rows: that are trained on.
+        numbers: the model's label number of each tag in that order: int (tags,).
+
+    Raises:
+        Refusal: see `class_weights`.
+    """
+    labels = rows.select_columns("labels").with_format("arrow")[:]["labels"].combine_chunks().flatten().to_numpy()
+    weights = np.empty(len(numbers))
+    weights[numbers] = class_weights(asked, len(numbers), np.argsort(numbers)[labels[labels != NO_LABEL]])
+    return weights
 
 
 def collate(examples: list[dict[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
@@ -305,9 +311,9 @@ class NerTrainer(ExactTrainer):
 # --- Main -------------------------------------------------------------------------------------------------------------
 
 
-def model_card(model: BertForTokenClassification, reading: Reading, label_pieces: str) -> Card:
+def model_card(model: BertForTokenClassification, reading: Reading) -> Card:
     """How to load the folder, and what it is not good for."""
-    strategy = "simple" if label_pieces == "all" else "first"
+    strategy = "simple" if reading.label_pieces == "all" else "first"
     usage = (
         "from transformers import pipeline\n\n"
         f'entities = pipeline("token-classification", model="FOLDER", aggregation_strategy="{strategy}")\n'
@@ -318,7 +324,7 @@ def model_card(model: BertForTokenClassification, reading: Reading, label_pieces
         "A pipeline takes each word's likeliest tag and cuts what is too long; run_ner.py reads all of a text, in "
         "windows, and gives legal tags.",
     ]
-    if label_pieces == "first":
+    if reading.label_pieces == "first":
         limits.append('Only the first piece of a word learned its tag: take aggregation_strategy="first".')
     temperature = getattr(model.config, "head_temperature", None)
     how = f"calibrated on the validation words, temperature {temperature:.3f}" if temperature else "not calibrated"
@@ -330,6 +336,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for entities; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, NerArguments, QUICKSTART, __doc__)
+    check_training_flags(settings, ("calibrate", "class_weights", "max_train_samples", "seeds"))
     if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
         return run_seeds(main, argv, settings.seeds, training.output_dir)
     for seed in recipe.pop("seeds", []):  # a single one is --seed
@@ -341,7 +348,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     loss = chosen_loss(settings.loss, training.label_smoothing_factor, settings.focal_gamma)
     data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
-    lineage["data"] |= trace_dataset(settings)
+    lineage["data"] = trace_dataset(settings) | lineage["data"]
     check_unseen(lineage, settings.allow_leakage)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only)
     if run.scores is not None:
@@ -351,13 +358,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     numbers = np.array(
         [labels.index(tag) for tag in tag_names(types)]
     )  # a model from elsewhere has an order of its own
-    rows = {
-        name: build_rows(name, split, reading, numbers, settings.label_pieces, checkpoint.tokenizer)
-        for name, split in splits.items()
-    }
-    weights = np.ones(len(labels))
-    if train := splits.get("train"):
-        weights[numbers] = class_weights(settings.class_weights, len(labels), train.gold_chosen)
+    rows = {name: build_rows(name, split, reading, numbers, checkpoint.tokenizer) for name, split in splits.items()}
+    weights = tag_weights(settings.class_weights, rows["train"], numbers) if "train" in rows else np.ones(len(labels))
     is_calibrated = bool(getattr(checkpoint.config, "head_temperature", None)) and "train" not in splits
     scored = {
         name: EntitySplit(split, rows[name], types, numbers, reading.decoding == "legal", is_calibrated)
@@ -365,18 +367,18 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         if name != "train"
     }
     if validation := scored.get("validation"):
-        training.check_metric(["loss", *validation.scores()])
-    elif training.load_best_model_at_end or settings.calibrate:
-        raise Refusal("--load_best_model_at_end and --calibrate: need validation sentences")
+        training.check_metric(list(dict.fromkeys(["loss", *validation.scores()])))
+    elif training.load_best_model_at_end:
+        raise Refusal("--load_best_model_at_end: needs validation sentences")
     if settings.check_only:
         return {}
 
     set_seed(training.seed)
     kept: dict[str, Any] = {"reading": reading._asdict(), "id2label": dict(enumerate(labels))}
     kept["label2id"] = {label: i for i, label in enumerate(labels)}
-    if train:
+    if "train" in rows:
         kept["head_temperature"] = None  # of a folder that is trained on, it holds no more
-    model = load_model(BertForTokenClassification, checkpoint, new=("classifier.",) if train else (), **kept)
+    model = load_model(BertForTokenClassification, checkpoint, new=("classifier.",) if "train" in rows else (), **kept)
     begin_run(run, recipe, lineage)
     trainer = NerTrainer(
         loss=loss,
@@ -398,7 +400,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         if "test" in scored:
             found = write_predictions(run.folder / "predictions.jsonl", scored["test"])
             say(f"Found in test: {spoken_counts(found)}")
-    finish_run(trainer, run, lineage, scores, model_card(model, reading, settings.label_pieces), findings)
+    finish_run(trainer, run, lineage, scores, model_card(model, reading), findings)
     return scores
 
 

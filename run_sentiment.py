@@ -37,7 +37,7 @@ from two_stage.report import Card, Findings, finish_run
 from two_stage.scoring import score_splits
 from two_stage.seeds import check_seed_range, run_seeds
 from two_stage.sentiment_results import SplitScores, write_predictions, write_results
-from two_stage.sources import check_sources, split_sources, trace_dataset
+from two_stage.sources import check_sources, check_training_flags, split_sources, trace_dataset
 from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
@@ -128,12 +128,6 @@ class Settings:
         check_seed_range(self.seeds)
         check_focal(self.loss, self.focal_gamma)
         check_sources(self)
-        if self.calibrate and not (self.validation_file or self.dataset):
-            raise Refusal("--calibrate: needs a --validation_file to set the temperature on")
-        trains = self.train_file or self.dataset
-        for name in ("calibrate", "class_weights", "head_dropout", "max_train_samples", "seeds"):
-            if getattr(self, name) and not trains and (self.validation_file or self.test_file):
-                raise Refusal(f"--{name}: needs a --train_file; nothing is trained without one")
 
 
 @dataclass
@@ -311,6 +305,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for sentiment; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, SentimentArguments, QUICKSTART, __doc__)
+    check_training_flags(settings, ("calibrate", "class_weights", "head_dropout", "max_train_samples", "seeds"))
     if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
         return run_seeds(main, argv, settings.seeds, training.output_dir)
     for seed in recipe.pop("seeds", []):  # a single one is --seed
@@ -321,7 +316,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     recipe |= reading.flags()
     data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
-    lineage["data"] |= trace_dataset(settings)
+    lineage["data"] = trace_dataset(settings) | lineage["data"]
     check_unseen(lineage, settings.allow_leakage)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only)
     if run.scores is not None:
@@ -334,9 +329,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     is_calibrated = bool(getattr(checkpoint.config, "head_temperature", None)) and "train" not in splits
     scored = {name: SplitScores(split, scale, is_calibrated) for name, split in splits.items() if name != "train"}
     if validation := scored.get("validation"):
-        training.check_metric(["loss", *validation.scores()])
-    elif training.load_best_model_at_end or settings.calibrate:
-        raise Refusal("--load_best_model_at_end and --calibrate: need validation texts")
+        training.check_metric(list(dict.fromkeys(["loss", *validation.scores()])))
+    elif training.load_best_model_at_end:
+        raise Refusal("--load_best_model_at_end: needs validation texts")
     if settings.check_only:
         return {}
 

@@ -18,7 +18,7 @@ from transformers.trainer_utils import EvalPrediction
 
 import run_ner
 from two_stage import entity_results
-from two_stage.entity_results import EntitySplit, spoken_counts, write_predictions, write_results
+from two_stage.entity_results import EntitySplit, entity_table, spoken_counts, write_predictions, write_results
 from two_stage.handoff import open_checkpoint
 from two_stage.tag_schemes import tag_names
 from two_stage.tagged_sentences import Sentence, Sentences, load_splits, read_sentence
@@ -270,7 +270,7 @@ def test_a_split_of_no_right_entity_has_scores_and_files(gold: list[int], tags: 
     assert {path.name for path in tmp_path.iterdir()} == {"label_scores.json", "confusion_matrix.png"} | (
         {"reliability.png"} if any(tags) else set()
     )
-    assert "| A | 0.000 | 0.000 | 0.000 |" in findings.sections[0]
+    assert "| A | 0.000 | 0.000 | 0.000 [0.000, 0.000] |" in findings.sections[0]
     table = json.loads((tmp_path / "label_scores.json").read_text(encoding="utf-8"), parse_constant=refuse)["test"]
     assert ("reliability" in table) == any(tags)
     assert write_predictions(tmp_path / "predictions.jsonl", scored) == {"A": sum(tag == 1 for tag in tags)}
@@ -516,11 +516,26 @@ def test_the_cards_table_says_what_the_file_says(tmp_path: Path) -> None:
     expected = []
     for kind, found in table.items():
         shares = [f"{found[name]:.3f}" for name in ("precision", "recall", "f1")]
+        shares[-1] += f" [{found['f1_low']:.3f}, {found['f1_high']:.3f}]"
         counts = [found["support"], *(found["became"][name] for name in BECAME)]
         expected.append("| " + " | ".join([kind, *shares, *map(str, counts)]) + " |")
     assert lines[2].startswith("| type (test) | precision | recall | F1 | entities | right |")
     assert lines[4:7] == expected
     assert {line.count("|") for line in lines[2:7]} == {12}
+
+
+def test_each_type_has_intervals_and_conllevals_figures() -> None:
+    """The interval of one type alone is that of all; legal tags have conlleval's scores as their own."""
+    one = scored_split([9] * 30, ["A"], seed=4)
+    (found,) = entity_table(one)["labels"].values()
+    scores = one.final_scores("test_")
+    for name in ("precision", "recall", "f1"):
+        assert found[f"{name}_low"] == pytest.approx(scores[f"test_{name}_low"])
+        assert found[f"{name}_high"] == pytest.approx(scores[f"test_{name}_high"])
+        assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
+        assert found[f"conlleval_{name}"] == found[name] == pytest.approx(scores[f"test_conlleval_{name}"])
+    two = entity_table(scored_split([9] * 30, ["A", "B"], seed=5))["labels"]
+    assert two["A"]["f1_low"] != two["B"]["f1_low"]
 
 
 def test_a_type_cannot_break_the_cards_table(tmp_path: Path) -> None:

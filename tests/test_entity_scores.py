@@ -23,7 +23,7 @@ from two_stage.entity_scores import (
     entity_scores,
     error_kinds,
     find_entities,
-    resampled_scores,
+    resampled_counts,
     type_scores,
 )
 from two_stage.intervals import bootstrap_intervals
@@ -197,11 +197,11 @@ def test_scores_where_one_side_is_empty() -> None:
 
 
 @given(pairs=tagged().filter(lambda pairs: len(pairs[0]) > 0), seed=st.integers(0, 99))
-def test_resampled_scores_equal_repeated_sentences(pairs: Pairs, seed: int) -> None:
+def test_resampled_counts_equal_repeated_sentences(pairs: Pairs, seed: int) -> None:
     """Each sentence written out as often as it was drawn, also in a draw of nothing."""
     draws = np.random.default_rng(seed).integers(0, 3, size=(4, len(pairs[0])))
     draws[0] = 0
-    scores = resampled_scores(counted(*pairs), draws)
+    scores = entity_scores(resampled_counts(counted(*pairs), draws))
     assert set(scores) == MICRO_AND_MACRO
     for i, draw in enumerate(draws):
         repeated = [[sentence for sentence, n in zip(side, draw, strict=True) for _ in range(n)] for side in pairs]
@@ -215,13 +215,18 @@ def test_bootstrap_takes_the_scores() -> None:
     """An interval holds the score where there are entities, and there is none where nothing could be scored."""
     gold, predicted = words(*["AaOB", "OOO", "CbA"] * 20), words(*["AOOB", "OOO", "CbA"] * 20)
     counts = counted(gold, predicted)
-    intervals = bootstrap_intervals(lambda draws: resampled_scores(counts, draws), len(gold), resamples=200)
+    intervals = bootstrap_intervals(
+        lambda draws: entity_scores(resampled_counts(counts, draws)), len(gold), resamples=200
+    )
     assert set(intervals) == MICRO_AND_MACRO
     for name, score in entity_scores(counts.sum(axis=0)).items():
         low, high = intervals[name]
         assert 0 < low < score < high < 1
     nothing = np.zeros_like(counts)
-    assert bootstrap_intervals(lambda draws: resampled_scores(nothing, draws), len(gold), resamples=20) == {}
+    assert (
+        bootstrap_intervals(lambda draws: entity_scores(resampled_counts(nothing, draws)), len(gold), resamples=20)
+        == {}
+    )
 
 
 def test_numbers_out_of_range_are_refused() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,8 +70,8 @@ def test_alignment_equals_the_naive_twin(
     rng = np.random.default_rng(seed)
     gold = [rng.integers(0, 5, len(sentence)).tolist() for sentence in words]
     numbers = rng.permutation(5)  # a model's own order of O, B-A, I-A, B-B, I-B
-    reading = run_ner.Reading(max_length, stride)
-    rows = run_ner.build_rows("train", split_of(words, gold), reading, numbers, "all" if every else "first", tokenizer)
+    reading = run_ner.Reading(max_length, stride, label_pieces="all" if every else "first")
+    rows = run_ner.build_rows("train", split_of(words, gold), reading, numbers, tokenizer)
     flat_words, flat_gold = list(chain.from_iterable(words)), list(chain.from_iterable(gold))
     answered = []
     for row in rows:
@@ -94,7 +95,7 @@ def test_alignment_equals_the_naive_twin(
 def test_a_short_sentence_is_what_the_tokenizer_makes_of_it(tokenizer: PreTrainedTokenizerBase) -> None:
     """One row, bit for bit, of words that have pieces."""
     words = [["Profit", "rose", "3,5%", "in", "Oslo", "ﬁrm", "."]]
-    row = run_ner.build_rows("train", split_of(words), run_ner.Reading(), np.arange(3), "first", tokenizer)[0]
+    row = run_ner.build_rows("train", split_of(words), run_ner.Reading(), np.arange(3), tokenizer)[0]
     assert row["input_ids"] == tokenizer(words[0], is_split_into_words=True)["input_ids"]
 
 
@@ -103,7 +104,7 @@ def test_odd_words_are_told_and_keep_their_label(
 ) -> None:
     """A zero-width word is read as [UNK]; one longer than a row begins it and is cut."""
     split = split_of([["\u200b", "x" * 90, "rose"]], [[1, 2, 0]])
-    rows = run_ner.build_rows("test", split, run_ner.Reading(max_length=16, stride=0), np.arange(3), "first", tokenizer)
+    rows = run_ner.build_rows("test", split, run_ner.Reading(16, 0, label_pieces="first"), np.arange(3), tokenizer)
     labels = sorted((row["first_word"], [label for label in row["labels"] if label != -100]) for row in rows)
     assert labels == [(0, [1]), (1, [2]), (2, [0])]
     told = capsys.readouterr().out
@@ -119,7 +120,12 @@ def test_context_is_read_and_not_labelled(
     words = [["profit", "rose"], ["cash", "fell", "in", "oslo"], ["debt", "grew"]]
     gold = [[1, 0], [0, 0, 0, 1], [2, 0]]
     rows = run_ner.build_rows(
-        "train", split_of(words, gold), run_ner.Reading(context=2), np.arange(3), "first", tokenizer
+        "train",
+        split_of(words, gold),
+        run_ner.Reading(context=2, label_pieces="first"),
+        np.arange(3),
+        "first",
+        tokenizer,
     )
     assert [tokenizer.decode(row["input_ids"]) for row in rows] == [
         "[CLS] profit rose cash fell [SEP]",
@@ -158,6 +164,22 @@ def test_the_loss_by_hand() -> None:
     loss = run_ner.NerTrainer.compute_loss(trainer, Fixed(logits), inputs, num_items_in_batch=torch.tensor([2]))
     smoothed = -0.9 * math.log(0.75) - 0.1 * math.log(0.25)
     assert float(loss) == pytest.approx((0.5 * smoothed + 1.5 * math.log(2)) / 2)
+
+
+@pytest.mark.parametrize("pieces", ["first", "all"])
+def test_weights_are_of_what_is_learned_from(pieces: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """`balanced` gives every label the same in all, however many pieces carry it, in the model's own order."""
+    words, gold = [["profit", "3,5%", "xyz", "rose"], ["xyz", "oslo", "abc"]], [[0, 1, 2, 0], [3, 4, 0]]
+    numbers = np.array([3, 0, 4, 2, 1])
+    reading = run_ner.Reading(label_pieces=pieces)
+    rows = run_ner.build_rows("train", split_of(words, gold), reading, numbers, tokenizer)
+    labels = np.array([label for row in rows for label in row["labels"] if label != -100])
+    weights = run_ner.tag_weights(["balanced"], rows, numbers)
+    sums = np.bincount(labels, weights=weights[labels], minlength=5)
+    assert sums == pytest.approx(np.full(5, len(labels) / 5))
+    typed = run_ner.tag_weights(["1", "2", "2", "4", "8"], rows, numbers)
+    assert typed[numbers] / typed[numbers[0]] == pytest.approx([1, 2, 2, 4, 8])
+    assert typed[labels].mean() == pytest.approx(1)
 
 
 def test_row_results_are_of_first_pieces() -> None:
@@ -216,7 +238,6 @@ def trained(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     call = ["--checkpoint", str(tiny_folder), "--output_dir", str(folder / "made"), "--train_file", files["train"]]
     call += ["--validation_file", files["dev"], "--test_file", files["test"], "--max_length", "16", "--stride", "4"]
     call += ["--learning_rate", "5e-3", "--head_learning_rate", "5e-3", "--num_train_epochs", "6", "--calibrate"]
-    call += ["--label_pieces", "all"]
     run_ner.main([*call, *QUICK])
     return folder / "made"
 
@@ -257,16 +278,58 @@ def test_plain_text_is_predicted(trained: Path, tmp_path: Path) -> None:
     assert run_ner.main(again) == {}
 
 
-def test_the_stock_pipeline_finds_the_same(trained: Path) -> None:
-    """Loaded by nothing of ours; the tags of short sentences are the same, and so are the probabilities."""
-    rows = read_rows(trained / "predictions.jsonl")
-    model = AutoModelForTokenClassification.from_pretrained(trained)
-    assert model.config.id2label == {0: "O", 1: "B-LOC", 2: "I-LOC"}
-    for strategy in ("first", "simple"):
+def test_the_stock_pipeline_finds_the_same(trained: Path, tmp_path: Path) -> None:
+    """Loaded by nothing of ours: each word's likeliest tag is the same, and where it is legal the entities are."""
+    texts = [" ".join(row["tokens"]) for row in tagged(30, 9, seed=5)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    call = [
+        "--checkpoint",
+        str(trained),
+        "--test_file",
+        str(tmp_path / "texts.txt"),
+        "--use_cpu",
+        "--decoding",
+        "argmax",
+    ]
+    run_ner.main([*call, "--output_dir", str(tmp_path / "made")])
+    rows = read_rows(tmp_path / "made" / "predictions.jsonl")
+    assert sum(len(row["entities"]) for row in rows) > 30
+    for strategy in ("simple", "first"):
         entities = pipeline("token-classification", model=str(trained), aggregation_strategy=strategy, device="cpu")
-        found = [(entity["entity_group"], entity["word"]) for entity in entities("profit rose in oslo lima")]
-        assert found == [("LOC", "oslo lima")]
-    assert rows[0]["entities"][0].keys() == {"start", "end", "label", "text", "score"}
+        for row in rows:
+            found = [(entity["start"], entity["end"], entity["entity_group"]) for entity in entities(row["text"])]
+            assert found == [(entity["start"], entity["end"], entity["label"]) for entity in row["entities"]]
+
+
+def test_decoding_is_what_the_flag_says(trained: Path, tmp_path: Path) -> None:
+    """A head that says I- of every word: argmax gives it, though illegal; by default no I- is left without its B-."""
+    model = AutoModelForTokenClassification.from_pretrained(trained)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([0.0, 1.0, 2.0]))
+    model.save_pretrained(tmp_path / "inside")
+    AutoTokenizer.from_pretrained(trained).save_pretrained(tmp_path / "inside")
+    file = write_rows(tmp_path / "rows.jsonl", [{"tokens": ["cash", "rose", "in"]}])
+    tags = {}
+    for decoding in ("argmax", "legal"):
+        made = tmp_path / decoding
+        call = ["--checkpoint", str(tmp_path / "inside"), "--test_file", file, "--use_cpu", "--output_dir", str(made)]
+        run_ner.main([*call, "--decoding", decoding])
+        tags[decoding] = read_rows(made / "predictions.jsonl")[0]["predicted_tags"]
+    assert tags == {"argmax": ["I-LOC"] * 3, "legal": ["B-LOC", "I-LOC", "I-LOC"]}
+
+
+def test_predictions_are_no_gold(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of predictions.jsonl the gold tags score, if they are named; the entities that were found never do."""
+    predictions = str(trained / "predictions.jsonl")
+    call = ["--checkpoint", str(trained), "--test_file", predictions, "--use_cpu"]
+    scores = run_ner.main([*call, "--output_dir", str(tmp_path / "unscored")])
+    assert "test_f1" not in scores
+    assert "to score them against their gold tags, add --tags_column gold_tags" in capsys.readouterr().out
+    again = run_ner.main([*call, "--tags_column", "gold_tags", "--output_dir", str(tmp_path / "scored")])
+    made = json.loads((trained / "all_results.json").read_text())
+    assert again["test_f1"] == made["test_f1"]
+    assert again["test_calibration_error"] == pytest.approx(made["test_calibration_error"], abs=1e-5)
 
 
 def test_a_temperature_is_in_the_weights(trained: Path) -> None:
@@ -295,7 +358,7 @@ def test_other_ways_to_learn(more: list[str], tiny_folder: Path, tmp_path: Path)
     scores = run_ner.main([*call, *more, *QUICK, "--max_steps", "2", "--output_dir", str(tmp_path / "made")])
     assert math.isfinite(scores["test_loss"])
     assert all(len(row["predicted_tags"]) == 9 for row in read_rows(tmp_path / "made" / "predictions.jsonl"))
-    if more[0] in ("--context", "--decoding"):  # the folder keeps them
+    if more[0] in ("--context", "--decoding", "--label_pieces"):  # the folder keeps them
         kept = json.loads((tmp_path / "made" / "config.json").read_text())["reading"]
         assert str(kept[more[0].removeprefix("--")]) == more[1]
 
@@ -340,6 +403,7 @@ def test_a_model_from_elsewhere_has_its_own_order(trained: Path, tmp_path: Path)
         (["--seeds", "-1"], "--seeds -1: must be between 0"),
         (["--class_weights", "1", "2"], "--class_weights: `balanced`, or 3 numbers above 0"),
         (["--load_best_model_at_end"], "--load_best_model_at_end"),
+        (["--eval_do_concat_batches", "False"], "--eval_do_concat_batches False: has no effect"),
         (["--dataset", "x"], "--train_file and --dataset: give one or the other"),
         (["--dataset_config", "x"], "--dataset_config: says which --dataset; there is none"),
         (["--label_smoothing_factor", "0.1", "--loss", "focal"], "only --loss cross_entropy has it"),
@@ -367,3 +431,56 @@ def test_a_folder_is_trained_further(trained: Path, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "other.jsonl", [{"tokens": ["cash"], "ner_tags": ["B-ORG"]}])
     with pytest.raises(Refusal, match=r"row 1: type ORG is none of .*'s: LOC"):
         run_ner.main(["--checkpoint", str(trained), "--train_file", file, "--output_dir", str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize("how", ["file", "data set"])
+def test_what_was_trained_on_is_not_scored(how: str, tiny_folder: Path, tmp_path: Path) -> None:
+    """The very file, or a data set's split of the same rows."""
+    rows = tagged(12, 9, 0)
+    (tmp_path / "set").mkdir()
+    file = write_rows(tmp_path / "set" / "train.jsonl", rows)
+    train = ["--train_file", file] if how == "file" else ["--dataset", str(tmp_path / "set")]
+    made = ["--output_dir", str(tmp_path / "made")]
+    run_ner.main(["--checkpoint", str(tiny_folder), *train, *made, *QUICK, "--max_steps", "1"])
+    (tmp_path / "again").mkdir()
+    copy = write_rows(tmp_path / "again" / "test.jsonl", rows)
+    test = ["--test_file", copy] if how == "file" else ["--dataset", str(tmp_path / "again")]
+    with pytest.raises(Refusal, match=r"trained .* on this very file"):
+        run_ner.main(["--checkpoint", str(tmp_path / "made"), *test, "--use_cpu", "--output_dir", str(tmp_path / "x")])
+    card = (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
+    assert "(SHA-256 " in card
+    assert "None" not in card
+
+
+@pytest.mark.parametrize("flag", [["--calibrate"], ["--class_weights", "balanced"], ["--seeds", "1", "2"]])
+def test_a_data_set_that_is_only_predicted_trains_nothing(flag: list[str], trained: Path, tmp_path: Path) -> None:
+    """What means something to training alone is refused, of a data set without train as of files."""
+    (tmp_path / "set").mkdir()
+    write_rows(tmp_path / "set" / "test.jsonl", tagged(4, 9, 7))
+    call = ["--checkpoint", str(trained), "--dataset", str(tmp_path / "set"), "--use_cpu", *flag]
+    with pytest.raises(Refusal, match=f"{flag[0]}: needs a --train_file"):
+        run_ner.main([*call, "--output_dir", str(tmp_path / "made")])
+
+
+@pytest.mark.parametrize("reading", [None, [1], {"max_length": "64"}, {"stride": None}])
+def test_a_reading_that_is_none_is_refused(reading: Any, trained: Path, tmp_path: Path) -> None:
+    """As a config that was edited by hand may have it."""
+    folder = tmp_path / "edited"
+    shutil.copytree(trained, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"reading": reading}
+    (folder / "config.json").write_text(json.dumps(config))
+    file = write_rows(tmp_path / "rows.jsonl", tagged(2, 9, 0))
+    with pytest.raises(Refusal, match=r"config\.json says it reads"):
+        run_ner.main(["--checkpoint", str(folder), "--test_file", file, "--output_dir", str(tmp_path / "made")])
+
+
+def test_a_model_of_broken_weights_says_so(trained: Path, tmp_path: Path) -> None:
+    """Its logits are no numbers, so there is no likeliest tag."""
+    model = AutoModelForTokenClassification.from_pretrained(trained)
+    model.classifier.bias.data[0] = math.nan
+    model.save_pretrained(tmp_path / "broken")
+    AutoTokenizer.from_pretrained(trained).save_pretrained(tmp_path / "broken")
+    file = write_rows(tmp_path / "rows.jsonl", tagged(2, 9, 0))
+    call = ["--checkpoint", str(tmp_path / "broken"), "--test_file", file, "--use_cpu"]
+    with pytest.raises(FloatingPointError, match="its weights are broken"):
+        run_ner.main([*call, "--output_dir", str(tmp_path / "made")])

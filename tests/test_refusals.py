@@ -165,6 +165,8 @@ def other_run(call: Call) -> None:
     """The beginning of a run that was called alike but for its seed."""
     module = MODULES[call.script]
     resolved = parse_flags(call.argv(), module.Settings, ARGUMENTS[call.script], module.QUICKSTART, module.__doc__)[2]
+    if module is run_ner:  # which writes how it reads
+        resolved = run_ner.Reading()._asdict() | resolved
     begin_run(Run(call.output), resolved | {"seed": 1234}, {"script": call.script})
 
 

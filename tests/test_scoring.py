@@ -98,11 +98,12 @@ def test_the_head_is_divided_by_the_temperature(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(("sign", "end"), [(1.0, 0.05), (-1.0, 20.0)], ids=["all right", "all wrong"])
 def test_a_temperature_at_the_end_is_spoken_of(sign: float, end: float, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where every answer is right, or worse than guessed, no temperature is the best."""
-    gold = Split("validation", []).gold
-    temperature = calibrate(headed_model(), Split("validation", [], logits=sign * np.eye(3)[gold]))
-    assert temperature == pytest.approx(end, rel=0.01)
-    assert f"! temperature {temperature:.3g} is the furthest that is looked for" in capsys.readouterr().out
+    """Where every answer is right, or worse than guessed, no temperature is the best, and the head stays as it is."""
+    gold, model = Split("validation", []).gold, headed_model()
+    before = model.classifier.weight.detach().clone()
+    assert calibrate(model, Split("validation", [], logits=sign * np.eye(3)[gold])) == 1.0
+    assert torch.equal(model.classifier.weight, before)
+    assert f"! temperature {end:.3g} is the furthest that is looked for" in capsys.readouterr().out
 
 
 # --- The order of things ----------------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_a_file_wins_over_the_data_sets_split(tmp_path: Path) -> None:
     assert splits["validation"].texts == ["Perth held"]
     assert splits["test"].texts == ["Bob fell"]
     assert list(splits) == ["train", "validation", "test"]
-    assert list(trace_dataset(asked)["dataset"]) == [f"{name} train", f"{name} test"]
+    assert [list(traced) for traced in trace_dataset(asked).values()] == [[f"{name} train"], [f"{name} test"]]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "saved"])
@@ -188,26 +188,31 @@ def test_files_leave_no_trace_of_a_data_set() -> None:
 def test_the_trace_changes_with_the_content(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the split that changed, by one tag; read again, it is the same."""
     before = trace_dataset(Settings(dataset=data_set(tmp_path / "set", kind, SAME)))
-    assert list(before["dataset"]) == [f"{tmp_path}/set {split}" for split in ROWS]
+    assert {flag: list(traced) for flag, traced in before.items()} == {
+        f"{split}_file": [f"{tmp_path}/set {split}"] for split in ROWS
+    }
     assert trace_dataset(Settings(dataset=str(tmp_path / "set"))) == before
     tokens, _ = ROWS["train"]
     monkeypatch.setitem(ROWS, "train", (tokens, [[1, 2, 0], [0]]))
     after = trace_dataset(Settings(dataset=data_set(tmp_path / "set", kind, SAME)))
     key = f"{tmp_path}/set train"
-    assert after["dataset"][key] != before["dataset"][key]
-    assert after["dataset"].keys() == before["dataset"].keys()
+    assert after["train_file"][key] != before["train_file"][key]
+    assert {flag: after[flag] for flag in ("validation_file", "test_file")} == {
+        flag: before[flag] for flag in ("validation_file", "test_file")
+    }
 
 
-def test_the_trace_names_configuration_and_revision(tmp_path: Path) -> None:
-    """As they were asked for."""
+def test_the_trace_is_of_the_configuration(tmp_path: Path) -> None:
+    """That was asked for, whatever the folder is called."""
     for config, split in (("en", "train"), ("de", "test")):
         (tmp_path / "set" / config).mkdir(parents=True)
         rows_of(split).to_parquet(tmp_path / "set" / config / "train.parquet")
     card = "".join(f"- config_name: {config}\n  data_files: {config}/*.parquet\n" for config in ("en", "de"))
     (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n{card}---\n", encoding="utf-8")
     asked = Settings(dataset=str(tmp_path / "set"), dataset_config="de")
-    traced = trace_dataset(asked)["dataset"]
-    assert [text.split()[:2] for text in traced.values()] == [["de", "None"]]
+    other = Settings(dataset=data_set(tmp_path / "other", "saved", {"test": "train"}))
+    assert list(trace_dataset(asked)["train_file"].values()) == list(trace_dataset(other)["train_file"].values())
+    assert trace_dataset(asked) != trace_dataset(Settings(dataset=str(tmp_path / "set"), dataset_config="en"))
     splits, types, _ = load_splits(asked, ENCODER)
     assert (splits["train"].texts, types) == (["Bob fell"], ["PER"])
     with pytest.raises(Refusal, match=f"^data set {tmp_path}/set: "):

@@ -185,7 +185,7 @@ SHOWN_LIST = r'column entities must hold a list such as \[\{"start": 0, "end": 4
         ([{"start": 0, "label": "ORG"}], SHOWN_LIST),
         ([{"start": 0, "end": 4, "labels": ["ORG", "LOC"]}], SHOWN_LIST),
         ([{"start": 0, "end": 4, "labels": []}], SHOWN_LIST),
-        ([[-1, 4, "ORG"]], "entity -1 to 4 of a text of 10 characters; the end is behind$"),
+        ([[-1, 4, "ORG"]], "entity -1 to 4 of a text of 10 characters; must be 0 <= start < end$"),
         ([[4, 4, "ORG"]], "entity 4 to 4 of a text of 10 characters"),
         ([[5, 4, "ORG"]], "entity 5 to 4 of a text of 10 characters"),
         ([[5, 11, "ORG"]], "entity 5 to 11 of a text of 10 characters"),
@@ -292,7 +292,11 @@ NAMED = {"labels": ["O", "B-PER", "I-PER"]}
         ({"tokens": ["a"], "ner_tags": ["1"]}, {}, UNNAMED),
         ({"tokens": ["a"], "ner_tags": [3]}, NAMED, r"tags \[3\] are not all numbers from 0 to 2 \(--labels\)$"),
         ({"tokens": ["a"], "ner_tags": [-1]}, NAMED, r"tags \[-1\] are not all numbers from 0 to 2 \(--labels\)$"),
-        ({"tokens": ["a", "b"], "ner_tags": [1, "O"]}, NAMED, r"tags \[1, 'O'\] are not all numbers"),
+        (
+            {"tokens": ["a", "b"], "ner_tags": [1, "O"]},
+            NAMED,
+            r"tags \[1, 'O'\] are numbers and names; write them all as one or the other$",
+        ),
         ({"tokens": ["a"], "ner_tags": [1]}, {"labels": ["O", "PER"]}, "tag 'PER' is none such as .*; mend --labels$"),
     ],
 )
@@ -513,7 +517,7 @@ def test_columns_to_predict_that_are_read_as_lines_are_told(tmp_path: Path, caps
 
 def split_of(source: Source, **flags: Any) -> Sentences:
     """A split as it is read, before its tags are looked at."""
-    return read_sentences(source, Settings(**flags), tagged=False)
+    return read_sentences(source, Settings(**flags), "test")
 
 
 def test_a_split_of_several_files(tmp_path: Path) -> None:
@@ -540,7 +544,7 @@ def test_a_split_of_several_files(tmp_path: Path) -> None:
         ({"a.conll": "-DOCSTART-\n\na\n", "b.conll": "-DOCSTART-\n\nb\n\nc\n"}, [0, 1, 1]),
         ({"a.conll": "-DOCSTART-\n\na\n", "b.conll": "b\n\nc\n"}, [0, 1, 1]),
         (
-            {"a.jsonl": [{"text": "a", "document": name} for name in ("x", "x", "y", None, None, "x", 0)]},
+            {"a.jsonl": [{"text": "a", "document": name} for name in ("x", "x", "y", None, None, "z", 0)]},
             [0, 0, 1, 2, 2, 3, 4],
         ),
         ({"a.jsonl": [{"text": "a", "document": ["x"]}], "b.jsonl": [{"text": "a", "document": ["x"]}]}, [0, 1]),
@@ -552,6 +556,47 @@ def test_documents(files: dict[str, Any], expected: list[int] | None, tmp_path: 
     source = Source(tuple(path for name, content in files.items() for path in file_of(tmp_path, name, content)))
     found = split_of(source).documents
     assert (None if found is None else found.tolist()) == expected
+
+
+def test_a_document_in_parts_is_refused(tmp_path: Path) -> None:
+    """Of shuffled rows neither the context nor the extent of a document can be told; rows of none may stand anywhere."""
+    rows = [{"text": "a", "document": name} for name in ("x", None, "y", None, "x")]
+    with pytest.raises(Refusal, match=r"a\.jsonl row 5: its document 'x' was left before and comes back; sort the"):
+        split_of(Source(tuple(file_of(tmp_path, "a.jsonl", rows))))
+    found = split_of(Source(tuple(file_of(tmp_path, "a.jsonl", rows))), document_column="none")
+    assert found.documents is None
+
+
+def test_hidden_tags_are_none(tmp_path: Path) -> None:
+    """As test splits on the Hub have them; of train they are refused."""
+    rows = [{"tokens": ["a", "b"], "ner_tags": [-1, -1]}, {"tokens": ["c"], "ner_tags": []}]
+    source = Source(tuple(file_of(tmp_path, "a.jsonl", rows)))
+    assert [sentence.tags for sentence in split_of(source).sentences] == [None, None]
+    with pytest.raises(Refusal, match="tags are numbers"):
+        read_sentences(source, Settings(), "train")
+
+
+@pytest.mark.parametrize(
+    ("row", "flags", "message"),
+    [
+        ({"tokens": ["a"], "ner_tags": ["B-\ud800"]}, {}, "column ner_tags holds half of a character"),
+        ({"text": "Oslo", "entities": [[0, 4, "\ud800"]]}, {}, "a label holds half of a character"),
+        ({"tokens": ["a"], "ner_tags": ["B-ORG"]}, {"labels": ["O", "B-X", "I-X"]}, "tag 'B-ORG' is none of --labels"),
+    ],
+)
+def test_labels_that_cannot_be(row: dict[str, Any], flags: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """Half characters could not be written; --labels that are not the file's were looked over."""
+    with pytest.raises(Refusal, match=f"row 1: {message}"):
+        split_of(Source(tuple(file_of(tmp_path, "a.jsonl", [row]))), **flags)
+
+
+def test_a_column_that_was_asked_for_and_is_not_there_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A test file needs no tags, but a misspelt column is hardly meant."""
+    source = Source(tuple(file_of(tmp_path, "a.jsonl", [{"tokens": ["a"], "ner_tags": ["O"]}])))
+    assert split_of(source, tags_column="ner_tag").sentences[0].tags is None
+    assert "no column ner_tag (--tags_column), so there is nothing to score by" in capsys.readouterr().out
 
 
 def test_a_document_column_of_another_name(tmp_path: Path) -> None:

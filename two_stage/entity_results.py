@@ -16,11 +16,13 @@ from two_stage.entity_scores import (
     conlleval_scores,
     entity_confusion,
     entity_counts,
+    entity_scores,
     error_kinds,
     find_entities,
-    resampled_scores,
+    resampled_counts,
     type_scores,
 )
+from two_stage.intervals import bootstrap_intervals
 from two_stage.pictures import draw_confusion_matrix, draw_learning_curves, draw_reliability
 from two_stage.report import HEADLINES, Findings, markdown_cell
 from two_stage.scoring import with_intervals
@@ -107,6 +109,8 @@ class EntitySplit:
         """
         for row, (first, count) in zip(evaluated.predictions, evaluated.label_ids.tolist(), strict=True):
             self.logits[first : first + count] = row[:count, self.numbers]
+        if not np.isfinite(self.logits).all():
+            raise FloatingPointError("the model gives logits that are no finite numbers; its weights are broken")
         self.decode()
         return self.scores() if self.is_labelled else {}
 
@@ -171,7 +175,9 @@ class EntitySplit:
                 least are marked; the calibration error is that of the entities that were found.
         """
         counts = self.item_counts()
-        scores = with_intervals(self.scores(), lambda draws: resampled_scores(counts, draws), len(counts), prefix)
+        scores = with_intervals(
+            self.scores(), lambda draws: entity_scores(resampled_counts(counts, draws)), len(counts), prefix
+        )
         conlleval = conlleval_scores(self.gold_tags, self.tags, self.lengths, len(self.types))
         scores |= {f"{prefix}conlleval_{name}": value for name, value in conlleval.items()}
         temperatures = {"": 1.0} | ({"_uncalibrated": self.temperature} if self.temperature != 1 else {})
@@ -234,6 +240,7 @@ def spans_found(scored: EntitySplit) -> list[list[dict[str, Any]]]:
 def entity_table(scored: EntitySplit) -> dict[str, Any]:
     """What label_scores.json says of a split: each type's scores, what became of its entities, and the calibration."""
     columns = {name: value.tolist() for name, value in type_scores(scored.counts().sum(axis=0)).items()}
+    columns |= type_intervals(scored) | type_conlleval(scored)
     kinds = {name: value.tolist() for name, value in error_kinds(scored.gold, scored.found, len(scored.types)).items()}
     of_type = [
         {name: column[i] for name, column in columns.items()} | {"became": {name: kinds[name][i] for name in KINDS}}
@@ -248,6 +255,30 @@ def entity_table(scored: EntitySplit) -> dict[str, Any]:
             name: [None if np.isnan(value) else value for value in column.tolist()] for name, column in bins.items()
         }
     return table
+
+
+def type_intervals(scored: EntitySplit) -> dict[str, list[float]]:
+    """The ends of the 95 % interval of each type's scores, as lists over the types: f1_low, f1_high, and so on."""
+    counts, names = scored.item_counts(), ("precision", "recall", "f1")
+
+    def statistic(draws: np.ndarray) -> dict[str, np.ndarray]:
+        """Each score of each type, of each resample."""
+        found = type_scores(resampled_counts(counts, draws))
+        return {f"{name} {i}": found[name][:, i] for name in names for i in range(len(scored.types))}
+
+    ends = bootstrap_intervals(statistic, len(counts))
+    return {
+        f"{name}_{end}": [ends[f"{name} {i}"][side] for i in range(len(scored.types))]
+        for name in names
+        for side, end in enumerate(("low", "high"))
+    }
+
+
+def type_conlleval(scored: EntitySplit) -> dict[str, list[float]]:
+    """Each type's scores as conlleval reads tags, an entity that begins with I- included, as lists over the types."""
+    gold, found = (find_entities(tags, scored.lengths, lenient=True) for tags in (scored.gold_tags, scored.tags))
+    counts = entity_counts(gold, found, len(scored.lengths), len(scored.types)).sum(axis=0)
+    return {f"conlleval_{name}": type_scores(counts)[name].tolist() for name in ("precision", "recall", "f1")}
 
 
 def write_results(
@@ -300,7 +331,8 @@ def type_table(name: str, table: dict[str, Any]) -> str:
     lines = [f"| type ({name}) | precision | recall | F1 | entities | {' | '.join(kinds)} |"]
     lines.append("|---" * (5 + len(kinds)) + "|")
     for kind, found in table["labels"].items():
-        shares = " | ".join(f"{found[key]:.3f}" for key in ("precision", "recall", "f1"))
+        shares = " | ".join(f"{found[key]:.3f}" for key in ("precision", "recall"))
+        shares += f" | {found['f1']:.3f} [{found['f1_low']:.3f}, {found['f1_high']:.3f}]"
         became = " | ".join(str(found["became"][key]) for key in KINDS)
         lines.append(f"| {markdown_cell(kind)} | {shares} | {found['support']} | {became} |")
     return "\n".join(lines)

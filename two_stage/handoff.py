@@ -273,7 +273,12 @@ def settled_reading(default: ReadingT, typed: dict[str, Any], checkpoint: Checkp
     """
     limit = checkpoint.config.max_position_embeddings
     kept = default._asdict() | {"max_length": min(default._asdict()["max_length"], limit)}
-    kept |= {name: value for name, value in getattr(checkpoint.config, "reading", {}).items() if name in kept}
+    trained = getattr(checkpoint.config, "reading", {})
+    if not isinstance(trained, dict) or any(
+        type(trained.get(name, kept[name])) is not type(kept[name]) for name in kept
+    ):
+        raise Refusal(f"checkpoint {checkpoint.name}: config.json says it reads {trained}, which is none; copy it anew")
+    kept |= {name: value for name, value in trained.items() if name in kept}
     kept |= {name: typed[name] for name in kept if typed[name] is not None}
     checkpoint.check_length(kept["max_length"])
     return default._replace(**kept)

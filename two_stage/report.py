@@ -4,6 +4,7 @@ As a command, `python -m two_stage.report FOLDER …` prints one table of severa
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -154,6 +155,8 @@ def finish_run(
         findings: what the card says besides.
     """
     findings = findings or Findings({})
+    for name in [name for name in scores if name.endswith("model_preparation_time")]:
+        del scores[name]  # Trainer tells it where nothing was trained
     trained = trainer.train_dataset is not None
     if trained:
         trainer.save_model(str(run.folder))
@@ -163,7 +166,11 @@ def finish_run(
             lineage["weights_sha256"] = file_sha256(run.folder / "model.safetensors")
             facts = {"started from": lineage["checkpoint"]["name"]} | findings.facts
             for flag, files in lineage["data"].items():
-                facts[flag] = ", ".join(f"{file} (SHA-256 {digest[:16]}…)" for file, digest in files.items())
+                # a data set that stage one reads is known by other words than a hash
+                facts[flag] = ", ".join(
+                    f"{file} (SHA-256 {digest[:16]}…)" if re.fullmatch("[0-9a-f]{64}", digest) else file
+                    for file, digest in files.items()
+                )
             facts["optimizer steps"] = f"{trainer.state.global_step:,}"
             write_model_card(run.folder, card, scores, findings._replace(facts=facts))
         write_whole(run.folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")

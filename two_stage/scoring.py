@@ -69,14 +69,15 @@ def score_splits(trainer: ExactTrainer, scored: Mapping[str, ScoredSplit], calib
 
 
 def calibrate(model: nn.Module, validation: ScoredSplit) -> float:
-    """Divide the head's last layer by the temperature that suits the validation split best; returns it.
+    """Divide the head's last layer by the temperature that suits the validation split best; returns it, or 1.
 
     So whatever loads the folder gives the calibrated probabilities; which label is likeliest never changes.
     """
     temperature = fit_temperature(*validation.logits_and_targets)
     if not 1.01 * LEAST_TEMPERATURE < temperature < 0.99 * MOST_TEMPERATURE:
         say(f"! temperature {temperature:.3g} is the furthest that is looked for: the validation rows are too few, or")
-        say("  too easy or too hard for the model, to tell; its probabilities are not to be trusted")
+        say("  too easy or too hard for the model, to tell; the head is left as it is, and not to be trusted")
+        temperature = 1.0
     with torch.no_grad():
         for parameter in model.classifier.parameters():
             parameter /= temperature

@@ -1,10 +1,12 @@
 """Where a split's rows come from: the files that were given, or a split of a data set."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from two_stage.recipe import Refusal
-from two_stage.tables import PlacedRow, dataset_rows, dataset_splits, open_split, read_rows, sample_indices
+from two_stage.tables import PlacedRow, dataset_rows, dataset_splits, read_rows, sample_indices
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -60,6 +62,20 @@ def check_sources(settings: SourceFlags) -> None:
             raise Refusal(f"--{flag}: says which --dataset; there is none")
 
 
+def check_training_flags(settings: SourceFlags, flags: tuple[str, ...]) -> None:
+    """Refuse what means nothing where no rows are trained on, or --calibrate where none are held out.
+
+    Raises:
+        Refusal: one of `flags` is set and there is no train split; or what `split_sources` refuses.
+    """
+    there = split_sources(settings)
+    for flag in flags:
+        if getattr(settings, flag) and "train" not in there:
+            raise Refusal(f"--{flag}: needs a --train_file; nothing is trained without one")
+    if getattr(settings, "calibrate", False) and "validation" not in there:
+        raise Refusal("--calibrate: needs a --validation_file to set the temperature on")
+
+
 def split_sources(settings: SourceFlags) -> dict[str, Source]:
     """The splits that were given, in the order train, validation, test; a file wins over the data set's split.
 
@@ -82,9 +98,15 @@ def split_sources(settings: SourceFlags) -> dict[str, Source]:
 
 
 def trace_dataset(settings: SourceFlags) -> dict[str, dict[str, str]]:
-    """For lineage.json: each split of the data set that is used, with a text that changes with its content."""
+    """For lineage.json: each split of the data set that is used, and the SHA-256 of its rows.
+
+    They stand under "train_file" and such, so that what was trained on is known again.
+    """
     found = {}
-    for source in split_sources(settings).values() if settings.dataset else ():
+    for split, source in split_sources(settings).items() if settings.dataset else ():
         if source.dataset:
-            found[source.name] = f"{source.dataset[1]} {source.dataset[2]} {open_split(*source.dataset)._fingerprint}"
-    return {"dataset": found} if found else {}
+            digest = hashlib.sha256()
+            for _, row in source.rows():
+                digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+            found[f"{split}_file"] = {source.name: digest.hexdigest()}
+    return found

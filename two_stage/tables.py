@@ -34,7 +34,7 @@ PlacedRow = tuple[str, Row]  # ("train.csv row 12", {"text": ...}); rows are cou
 LARGEST = 3.4e38  # that a float of 32 bits holds
 ARCHIVES = {".gz": "gzip", ".zst": "zstd"}
 LISTS = ("List", "LargeList", "Sequence")  # what `datasets` calls its features of lists, by version
-TAG = re.compile("O|[BIESLUM]-.+")
+TAG = re.compile("O|[BIESLU]-.+")
 COMMENT = re.compile("# +(newdoc|newpar|[^ \t=]+ =) [^\t]*")  # as CoNLL-U writes them: `# text = O Canada`
 
 csv.field_size_limit(2**31 - 1)  # the stock limit refuses a text of 128 KiB

@@ -6,7 +6,7 @@ character spans, or words or a text alone, to be predicted. All become words, th
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from tokenizers import Regex, pre_tokenizers
@@ -120,14 +120,20 @@ def tag_list(row: PlacedRow, column: str, names: list[str] | None) -> list[str]:
     place, values = row[0], row[1][column]
     if not isinstance(values, list):
         raise Refusal(f'{place}: column {column} must hold a list of tags such as ["O", "B-ORG"]')
+    if any(isinstance(value, str) and broken_text(value) for value in values):
+        raise Refusal(f"{place}: column {column} holds half of a character (a lone surrogate); mend the tag")
     numbered = [type(value) is int or (isinstance(value, str) and value.isdecimal()) for value in values]
+    if any(numbered) and not all(numbered):
+        raise Refusal(f"{place}: tags {values[:20]} are numbers and names; write them all as one or the other")
     if any(numbered):
         if not names:
             raise Refusal(f"{place}: tags are numbers; name them in their order, --labels O B-PER I-PER ...")
-        numbers = [int(value) if is_number else -1 for value, is_number in zip(values, numbered, strict=True)]
+        numbers = list(map(int, values))
         if not 0 <= min(numbers) <= max(numbers) < len(names):
             raise Refusal(f"{place}: tags {values[:20]} are not all numbers from 0 to {len(names) - 1} (--labels)")
         values = [names[number] for number in numbers]
+    elif names and (other := {value for value in values if isinstance(value, str)}.difference(names)):
+        raise Refusal(f"{place}: tag {min(other)!r} is none of --labels, which names numbered tags; leave it out")
     for value in values:
         try:
             split_tag(value if isinstance(value, str) else "")
@@ -186,8 +192,12 @@ def entity_list(row: PlacedRow, text: str, column: str) -> list[tuple[int, int, 
         start, stop, label = values
         if type(start) is not int or type(stop) is not int or not isinstance(label, str) or not label.strip():
             raise Refusal(f"{row[0]}: {asked}, not {str(entity)[:60]}")
+        if broken_text(label):
+            raise Refusal(f"{row[0]}: a label holds half of a character (a lone surrogate); mend the label")
         if not 0 <= start < stop <= len(text):
-            raise Refusal(f"{row[0]}: entity {start} to {stop} of a text of {len(text)} characters; the end is behind")
+            raise Refusal(
+                f"{row[0]}: entity {start} to {stop} of a text of {len(text)} characters; must be 0 <= start < end"
+            )
         said = entity.get("text") if isinstance(entity, dict) else None
         if said not in (None, text[start:stop]):
             raise Refusal(
@@ -241,6 +251,8 @@ def load_splits(settings: TagFlags, checkpoint: Checkpoint) -> tuple[dict[str, S
     Raises:
         Refusal: among others a type that train, or a folder that predicts, has not, or a sentence in two splits.
     """
+    if settings.labels and len(set(settings.labels)) < len(settings.labels):
+        raise Refusal(f"--labels {' '.join(settings.labels)}: each must be there once")
     types = trained_types(checkpoint)
     sources = split_sources(settings)
     if types is None and "train" not in sources:
@@ -249,7 +261,7 @@ def load_splits(settings: TagFlags, checkpoint: Checkpoint) -> tuple[dict[str, S
     facts: dict[str, str] = {}
     scheme = None
     for name, source in sources.items():
-        split = read_sentences(source, settings, tagged=name != "test")
+        split = read_sentences(source, settings, name)
         if name == "train" and settings.max_train_samples is not None:
             split.chosen = sample_indices(len(split.sentences), settings.max_train_samples)
         splits[name] = split
@@ -280,7 +292,7 @@ def trained_types(checkpoint: Checkpoint) -> list[str] | None:
     return types
 
 
-def read_sentences(source: Source, settings: TagFlags, tagged: bool) -> Sentences:
+def read_sentences(source: Source, settings: TagFlags, split: str) -> Sentences:
     """The sentences of a split, with their tags as they stand in the file.
 
     Rows of a data set that hold no word are left out, which is said: some on the Hub end in one.
@@ -288,13 +300,14 @@ def read_sentences(source: Source, settings: TagFlags, tagged: bool) -> Sentence
     Args:
         source: where they come from.
         settings: names of the columns, and of numbered tags.
-        tagged: whether a file without tags is refused.
+        split: train, validation or test; only a test file may be without tags.
 
     Raises:
-        Refusal: no row, tags in one row but not in another, or what `read_sentence` refuses.
+        Refusal: no row, a document in parts, tags in one row but not in another, or what `read_sentence` refuses.
     """
     sentences, places, documents, empty = [], [], [], []
     for row in source.rows():
+        row = without_predictions(row, settings, split)
         words, tags = row[1].get(settings.tokens_column), row[1].get(settings.tags_column)
         if source.dataset and words == [] and not tags and has_words(row[1], settings):  # the user cannot mend it
             empty.append(row[0])
@@ -302,7 +315,7 @@ def read_sentences(source: Source, settings: TagFlags, tagged: bool) -> Sentence
         sentences.append(read_sentence(row, settings, settings.labels))
         places.append(row[0])
         documents.append((row[0].rpartition(" row ")[0], row[1].get(settings.document_column)))
-        if sentences[-1].tags is None and tagged:
+        if sentences[-1].tags is None and split != "test":
             raise Refusal(
                 f"{row[0]}: no tags in a column {settings.tags_column} (--tags_column), and no list of a text's "
                 f"entities, if only [], in a column {settings.entities_column} (--entities_column); found "
@@ -310,15 +323,66 @@ def read_sentences(source: Source, settings: TagFlags, tagged: bool) -> Sentence
             )
     if not sentences:
         raise Refusal(f"{source.name}: no row in it")
+    if split == "test" and sentences[0].tags is None:
+        say_untagged(source, settings)
     if empty:
         say(f"! {len(empty):,} rows hold no word and are left out, first {empty[0]}")
     untagged = [place for place, sentence in zip(places, sentences, strict=True) if sentence.tags is None]
     if 0 < len(untagged) < len(sentences):
         raise Refusal(f"{untagged[0]}: has no tags, other rows have; tag all or none")
     marked = any(document is not None for _, document in documents) or documents[0][0] != documents[-1][0]
-    changes = [a != b for a, b in zip(documents[1:], documents[:-1], strict=True)]
-    numbers = np.cumsum([False, *changes]) if marked else None
+    numbers = document_numbers(documents, places, settings.document_column) if marked else None
     return Sentences(sentences, places, numbers, np.arange(len(sentences)))
+
+
+def say_untagged(source: Source, settings: TagFlags) -> None:
+    """Say why a test file is not scored, where the user may have thought that it is."""
+    values = next(source.rows())[1]
+    if "gold_tags" in values:
+        say(f"! {source.name}: holds predictions; to score them against their gold tags, add --tags_column gold_tags")
+    for flag, stock in (("tags_column", "ner_tags"), ("entities_column", "entities")):
+        if (column := getattr(settings, flag)) != stock and column not in values:
+            say(f"! {source.name}: no column {column} (--{flag}), so there is nothing to score by")
+
+
+def without_predictions(row: PlacedRow, settings: TagFlags, split: str) -> PlacedRow:
+    """A row as it is scored: of predictions.jsonl its entities are no gold, though a model may be trained on them.
+
+    So are numbers of hidden tags, all -1, which test splits on the Hub have.
+    """
+    place, values = row
+    tags = values.get(settings.tags_column)
+    if split != "train" and "predicted_tags" in values and tags is None:
+        return place, {name: value for name, value in values.items() if name != settings.entities_column}
+    if split == "test" and isinstance(tags, list) and all(tag in (-1, None) for tag in tags):
+        return place, values | {settings.tags_column: None}
+    return row
+
+
+def document_numbers(documents: list[tuple[str, Any]], places: list[str], column: str) -> np.ndarray:
+    """The number of each row's document, ascending: int (rows,).
+
+    Args:
+        documents: of each row its file and what names its document there; rows of None in a row are of one.
+        places: where each row came from.
+        column: what names the documents.
+
+    Raises:
+        Refusal: a document that was left comes back, so that neither its context nor its extent can be told.
+    """
+    seen: set[str] = set()
+    numbers, number = [0], 0
+    for i in range(1, len(documents)):
+        if documents[i] != documents[i - 1]:
+            seen.add(repr(documents[i - 1]))
+            number += 1
+            if documents[i][1] is not None and repr(documents[i]) in seen:
+                raise Refusal(
+                    f"{places[i]}: its document {documents[i][1]!r} was left before and comes back; sort the rows by "
+                    f"column {column}, or name a column that is not there with --document_column to take no notice"
+                )
+        numbers.append(number)
+    return np.array(numbers)
 
 
 def number_tags(split: Sentences, scheme: str, types: list[str] | None, whose: str) -> list[str]:

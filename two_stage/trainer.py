@@ -44,6 +44,7 @@ NO_EFFECT = {
     "batch_eval_metrics": False,
     "prediction_loss_only": False,
     "auto_find_batch_size": False,
+    "eval_do_concat_batches": True,
 }
 
 
