@@ -119,14 +119,8 @@ def test_context_is_read_and_not_labelled(
     """Every word still has its label once; a file without documents is told that it has none."""
     words = [["profit", "rose"], ["cash", "fell", "in", "oslo"], ["debt", "grew"]]
     gold = [[1, 0], [0, 0, 0, 1], [2, 0]]
-    rows = run_ner.build_rows(
-        "train",
-        split_of(words, gold),
-        run_ner.Reading(context=2, label_pieces="first"),
-        np.arange(3),
-        "first",
-        tokenizer,
-    )
+    reading = run_ner.Reading(context=2, label_pieces="first")
+    rows = run_ner.build_rows("train", split_of(words, gold), reading, np.arange(3), tokenizer)
     assert [tokenizer.decode(row["input_ids"]) for row in rows] == [
         "[CLS] profit rose cash fell [SEP]",
         "[CLS] profit rose cash fell in oslo debt grew [SEP]",

@@ -559,7 +559,7 @@ def test_documents(files: dict[str, Any], expected: list[int] | None, tmp_path: 
 
 
 def test_a_document_in_parts_is_refused(tmp_path: Path) -> None:
-    """Of shuffled rows neither the context nor the extent of a document can be told; rows of none may stand anywhere."""
+    """Of shuffled rows neither context nor extent of a document can be told; rows of none may stand anywhere."""
     rows = [{"text": "a", "document": name} for name in ("x", None, "y", None, "x")]
     with pytest.raises(Refusal, match=r"a\.jsonl row 5: its document 'x' was left before and comes back; sort the"):
         split_of(Source(tuple(file_of(tmp_path, "a.jsonl", rows))))
