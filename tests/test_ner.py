@@ -413,6 +413,14 @@ def test_calls_that_cannot_work(more: list[str], message: str, tiny_folder: Path
     assert not (tmp_path / "made").exists()
 
 
+def test_a_score_that_is_none_cannot_tell_the_best(tiny_folder: Path, tmp_path: Path) -> None:
+    """Refused with those that there are, before anything is trained."""
+    files = [write_rows(tmp_path / f"{name}.jsonl", tagged(9, 9, i)) for i, name in enumerate(("train", "dev"))]
+    call = ["--checkpoint", str(tiny_folder), "--train_file", files[0], "--validation_file", files[1], *QUICK]
+    with pytest.raises(Refusal, match="--metric_for_best_model acc: is none of loss, precision, recall, f1, "):
+        run_ner.main([*call, "--metric_for_best_model", "acc", "--output_dir", str(tmp_path / "made")])
+
+
 def test_a_folder_is_trained_further(trained: Path, tmp_path: Path) -> None:
     """With fewer types than it has, too; its temperature holds no more."""
     rows = [{"tokens": ["profit", "rose"], "ner_tags": ["O", "O"]}, *tagged(7, 9, 1)]
