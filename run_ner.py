@@ -355,9 +355,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         return left_as_it_is(run)
     splits, types, facts = load_splits(settings, checkpoint)
     labels = checkpoint.trained_labels(*ENTITY_MODELS) or tag_names(types)
-    numbers = np.array(
-        [labels.index(tag) for tag in tag_names(types)]
-    )  # a model from elsewhere has an order of its own
+    # a model from elsewhere has an order of its own
+    numbers = np.array([labels.index(tag) for tag in tag_names(types)])
     rows = {name: build_rows(name, split, reading, numbers, checkpoint.tokenizer) for name, split in splits.items()}
     weights = tag_weights(settings.class_weights, rows["train"], numbers) if "train" in rows else np.ones(len(labels))
     is_calibrated = bool(getattr(checkpoint.config, "head_temperature", None)) and "train" not in splits

