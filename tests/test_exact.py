@@ -96,6 +96,7 @@ STAGE_ONE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", STAGE_ONE.values(), ids=STAGE_ONE)
 def test_accumulation_changes_nothing_of_stage_one(
     more: list[str], tiny_folder: Path, data_folder: Path, tmp_path: Path
@@ -116,6 +117,7 @@ STAGE_TWO = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", STAGE_TWO.values(), ids=STAGE_TWO)
 def test_accumulation_changes_nothing_of_stage_two(
     more: list[str], tiny_folder: Path, data_folder: Path, tmp_path: Path

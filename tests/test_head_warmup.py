@@ -226,6 +226,7 @@ def test_a_run_with_all_heads_is_not_warmed_up(tiny_folder: Path, data_folder: P
     assert scores["before_mlm_loss"] == pytest.approx(scores["eval_mlm_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_warming_up_takes_no_draw_of_the_run(
     bare_encoder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +325,7 @@ def test_scores_before_are_the_checkpoints_own(tiny_folder: Path, data_folder: P
     assert scores["general_mlm_loss"] != scores["general_before_mlm_loss"]
 
 
+@pytest.mark.slow
 def test_scores_before_know_neither_seed_nor_masking(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     """Runs of other seeds and other masks are scored on the same documents, pairs and masked words."""
     scores = [
@@ -363,6 +365,7 @@ def test_scores_before_are_kept_when_a_run_goes_on(
 # --- Gradient checkpointing -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_step(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     """Loss and gradient norm of the first steps are the same."""
     curves = []
