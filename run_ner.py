@@ -4,10 +4,10 @@
     python run_ner.py --checkpoint outputs/news --train_file train.conll --validation_file dev.conll
     python run_ner.py --checkpoint outputs/ner --test_file new_articles.txt --output_dir outputs/predicted
 
-The model is BertForTokenClassification: a word's first word piece carries the word's tag (IOB2). No word is lost: a
-sentence longer than --max_length is read in windows that overlap, and each word is answered for by the one window that
-shows most around it. Only legal sequences of tags come out, and scores are strict: an entity counts where its type and
-both its ends are right.
+The model is BertForTokenClassification: a word's pieces learn its tag (IOB2), and the first of them answers for it. No
+word is lost: a sentence longer than --max_length is read in windows that overlap, and each word is learned from and
+answered for in the one window that shows most around it. Only legal sequences of tags come out, and scores are strict: an
+entity counts where its type and both its ends are right.
 """
 
 import math
