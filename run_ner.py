@@ -6,8 +6,8 @@
 
 The model is BertForTokenClassification: a word's pieces learn its tag (IOB2), and the first of them answers for it. No
 word is lost: a sentence longer than --max_length is read in windows that overlap, and each word is learned from and
-answered for in the one window that shows most around it. Only legal sequences of tags come out, and scores are strict: an
-entity counts where its type and both its ends are right.
+answered for in the one window that shows most around it. Only legal sequences of tags come out, and scores are strict:
+an entity counts where its type and both its ends are right.
 """
 
 import math
