@@ -156,7 +156,7 @@ HARD_WORDS = st.sampled_from(
 CONLL_WORDS = ANY_WORD | HARD_WORDS
 SPACED_WORDS = st.lists(CONLL_WORDS, min_size=1, max_size=2).map(" ".join)
 MIDDLES = st.sampled_from(["NN", "_", "B-NP", "#", "12", "O"])
-TAGS = st.sampled_from(["O", "B-LOC", "I-LOC", "E-x-y", "S-人", "L-#", "U- ", "M-MISC"])
+TAGS = st.sampled_from(["O", "B-LOC", "I-LOC", "E-x-y", "S-人", "L-#", "U-x y", "U-MISC"])
 BLANK_LINES = st.lists(st.sampled_from(["", " ", "\t", " \t "]), max_size=2)
 COMMENTS = [
     "# text = Lima rose",
