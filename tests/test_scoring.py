@@ -103,6 +103,7 @@ def test_a_temperature_at_the_end_is_spoken_of(sign: float, end: float, capsys: 
     before = model.classifier.weight.detach().clone()
     assert calibrate(model, Split("validation", [], logits=sign * np.eye(3)[gold])) == 1.0
     assert torch.equal(model.classifier.weight, before)
+    assert getattr(model.config, "head_temperature", None) is None
     assert f"! temperature {end:.3g} is the furthest that is looked for" in capsys.readouterr().out
 
 

@@ -77,7 +77,7 @@ def calibrate(model: nn.Module, validation: ScoredSplit) -> float:
     if not 1.01 * LEAST_TEMPERATURE < temperature < 0.99 * MOST_TEMPERATURE:
         say(f"! temperature {temperature:.3g} is the furthest that is looked for: the validation rows are too few, or")
         say("  too easy or too hard for the model, to tell; the head is left as it is, and not to be trusted")
-        temperature = 1.0
+        return 1.0  # and the folder does not call itself calibrated
     with torch.no_grad():
         for parameter in model.classifier.parameters():
             parameter /= temperature

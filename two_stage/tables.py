@@ -17,6 +17,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -334,6 +335,7 @@ def open_split(
         return rows.to_iterable_dataset(num_shards=min(64, len(rows))) if streamed else rows
 
 
+@lru_cache(maxsize=8)  # on the Hub a question of seconds, which a run asks several times
 def dataset_splits(name: str, config: str | None, revision: str | None) -> list[str]:
     """The names of the splits that a data set has; `open_split` tells what the arguments are.
 

@@ -6,6 +6,7 @@ character spans, or words or a text alone, to be predicted. All become words, th
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -224,7 +225,7 @@ class Sentences:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Words of every sentence: int (sentences,)."""
         return np.array([len(sentence.words) for sentence in self.sentences])
