@@ -30,10 +30,10 @@ from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
 from two_stage.report import Card, Findings, finish_run
 from two_stage.scoring import score_splits
 from two_stage.seeds import check_seed_range, run_seeds
-from two_stage.sources import check_sources, check_training_flags, trace_dataset
+from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources, check_training_flags, trace_dataset
 from two_stage.tag_schemes import tag_names
 from two_stage.tagged_sentences import ENTITY_MODELS, Sentences, load_splits
-from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing, pad_rows, row_lengths
+from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing, pad_rows, repeated_rows, row_lengths
 from two_stage.windows import Windows, plan_windows
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
@@ -84,6 +84,12 @@ class Settings:
         default=None, metadata={"help": "word pieces of the document to read on each side of a sentence (0)"}
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "sentences to train on, drawn at random"})
+    train_fraction: float | None = field(
+        default=None, metadata={"help": "share of the sentences to train on, drawn at random"}
+    )
+    sample_seed: int | None = field(
+        default=None, metadata={"help": "of that draw; of one seed a smaller sample is part of a larger one (0)"}
+    )
     allow_leakage: bool = field(default=False, metadata={"help": "go on although a sentence stands in two splits"})
     label_pieces: str | None = field(
         default=None,
@@ -116,10 +122,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, and flags that do not go together."""
-        check_range(self, 1, math.inf, "max_train_samples")
         check_range(self, 0, math.inf, "stride", "context", "focal_gamma")
         check_seed_range(self.seeds)
         check_sources(self)
+        check_sample(self)
         check_focal(self.loss, self.focal_gamma)
 
 
@@ -336,7 +342,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for entities; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, NerArguments, QUICKSTART, __doc__)
-    check_training_flags(settings, ("calibrate", "class_weights", "max_train_samples", "seeds"))
+    check_training_flags(settings, ("calibrate", "class_weights", "seeds", *SAMPLE_FLAGS))
     if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
         return run_seeds(main, argv, settings.seeds, training.output_dir)
     for seed in recipe.pop("seeds", []):  # a single one is --seed
@@ -384,13 +390,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         tag_weights=torch.tensor(weights, dtype=torch.float32),
         model=model,
         args=training,
-        train_dataset=rows.get("train"),
+        train_dataset=repeated_rows(rows["train"], training) if "train" in rows else None,
         eval_dataset=rows.get("validation"),
         processing_class=checkpoint.tokenizer,
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
         compute_metrics=validation,
     )
     scores = trainer.train_and_evaluate(run.checkpoint)
+    if "train" in splits:
+        scores["train_samples"] = len(splits["train"])
     scores |= score_splits(trainer, scored, settings.calibrate)
     scores["total_runtime"] = time.time() - started
     findings = Findings(facts)

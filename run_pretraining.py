@@ -15,12 +15,15 @@ import hashlib
 import json
 import math
 import random
+import shutil
 import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,10 +44,11 @@ from transformers import (
 from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 from transformers.trainer_utils import SchedulerType
 
-from two_stage.checkpoints import Run, begin_run, left_as_it_is, open_run, write_whole
+from two_stage.checkpoints import LINEAGE, Run, begin_run, left_as_it_is, open_run, write_whole
 from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
 from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
 from two_stage.handoff import (
+    WEIGHTS,
     Checkpoint,
     SavedAsStock,
     load_model,
@@ -58,7 +62,7 @@ from two_stage.report import Card, finish_run
 from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
 from two_stage.streaming import StreamedRows
-from two_stage.tables import check_files
+from two_stage.tables import check_files, file_sha256
 from two_stage.trainer import (
     EpochSampler,
     ExactTrainer,
@@ -66,6 +70,7 @@ from two_stage.trainer import (
     arguments_aside,
     check_freezing,
     pad_rows,
+    planned_steps,
     time_steps,
 )
 from two_stage.vocabulary import extend_embeddings
@@ -133,6 +138,9 @@ class Settings:
         metadata={"help": "readers of a stream, a multiple of the processes (one each)"},
     )
     preprocessing_workers: int | None = field(default=None, metadata={"help": "processes that read and tokenize"})
+    keep_at: list[float] | None = field(
+        default=None, metadata={"help": "keep the model also after so many per cent of the steps: kept/10-percent …"}
+    )
     check_only: bool = field(default=False, metadata={"help": "read, check and report; train nothing"})
 
     def __post_init__(self) -> None:
@@ -153,6 +161,9 @@ class Settings:
             raise Refusal("--max_train_samples: has no effect on a stream, which ends with --max_steps; leave it out")
         if self.no_next_sentence and self.random_next_probability != 0.5:
             raise Refusal("--random_next_probability: has no effect with --no_next_sentence; leave it out")
+        if any(not low < high for low, high in pairwise([0.0, *(self.keep_at or []), 100.0])):
+            typed = " ".join(f"{percent:g}" for percent in self.keep_at or [])
+            raise Refusal(f"--keep_at {typed}: must be per cent above 0 and below 100 that ascend, each there once")
 
 
 @dataclass
@@ -504,12 +515,6 @@ def block_pairs(
 # --- Report -----------------------------------------------------------------------------------------------------------
 
 
-def planned_steps(pairs: SentencePairs, training: PretrainingArguments) -> int:
-    """Optimizer steps of the whole run."""
-    steps_an_epoch = -(-len(pairs) // training.rows_a_step)
-    return training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
-
-
 def write_report(run: Run, report: dict[str, Any]) -> None:
     """Leave the report in the run's folder before training begins; the process that made it has it."""
     if report.get("documents"):
@@ -520,7 +525,7 @@ def warmup_steps(settings: Settings, pairs: SentencePairs, training: Pretraining
     """Steps for new heads to learn before the encoder does."""
     if settings.head_warmup_steps is not None:
         return settings.head_warmup_steps
-    return min(HEAD_WARMUP_STEPS, planned_steps(pairs, training) // 5)
+    return min(HEAD_WARMUP_STEPS, planned_steps(len(pairs), training) // 5)
 
 
 def corpus_report(
@@ -536,7 +541,7 @@ def corpus_report(
     labels, cut = pairs.plan[:, 6], int(pairs.plan[:, 7].sum())
     batch_rows = training.train_batch_size
     batches = pairs.lengths[list(EpochSampler(pairs, training.rows_a_step, training.seed))].reshape(-1, batch_rows)
-    steps = planned_steps(pairs, training)
+    steps = planned_steps(len(pairs), training)
     return {
         "documents": len(pairs.bounds),
         **({"streamed_sample": len(pairs.bounds)} if settings.streaming else {}),
@@ -715,6 +720,40 @@ class ScoreBefore(TrainerCallback):
                 write_whole(self.kept, json.dumps(self.scores, indent=2) + "\n")
 
 
+class KeepModels(TrainerCallback):
+    """Keeps copies of the model on the way, to see what a shorter stage one would have been worth to stage two.
+
+    Each is a checkpoint folder like the run's own, and cannot be gone on from: it has no optimizer. Its learning rate
+    had not fallen to zero yet, so that a run of so many steps alone may end somewhat better.
+    """
+
+    def __init__(self, trainer: PretrainingTrainer, run: Run, percents: list[float], lineage: dict[str, Any]) -> None:
+        self.trainer, self.folder, self.percents, self.lineage = trainer, run.folder / "kept", percents, lineage
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Clear away what a run left that was cut off before its first checkpoint, and begins anew."""
+        if state.global_step == 0 and self.trainer.is_world_process_zero():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Write those that are due: before the step's checkpoint, so that a run that resumes has missed none."""
+        for percent in self.percents:
+            # 8.8 % of 375 steps come out as 33.00000000000001
+            if state.global_step == math.ceil(state.max_steps * percent / 100 - 1e-9):
+                self.write(self.folder / f"{percent:.10g}-percent", state.global_step)
+
+    def write(self, folder: Path, steps: int) -> None:
+        """Save the model as it is now, whole or not at all, with its lineage."""
+        partial_folder = folder.with_name(f".{folder.name}")
+        self.trainer.save_model(str(partial_folder), _internal_call=True)  # a push to the Hub is for the end
+        if self.trainer.is_world_process_zero():
+            made = self.lineage | {"steps": steps, "weights_sha256": file_sha256(partial_folder / WEIGHTS)}
+            write_whole(partial_folder / LINEAGE, json.dumps(made, indent=2) + "\n")
+            shutil.rmtree(folder, ignore_errors=True)
+            partial_folder.rename(folder)
+            say(f"Kept the model after {steps:,} steps in {folder}")
+
+
 def train_and_score(trainer: PretrainingTrainer, run: Run, general: SentencePairs | None) -> dict[str, float]:
     """Train, and score held-out and general pairs before and after."""
     before = ScoreBefore(trainer, run, general)
@@ -764,7 +803,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     model, new = load_pretraining_model(checkpoint, corpora.new_words, learns_next)
     if run.checkpoint is None:  # what a step costs is measured on a copy
         timed = time_steps(PretrainingTrainer, copy.deepcopy(model), training, **parts)
-        report |= timed | {"hours": timed["seconds_a_step"] * planned_steps(pairs, training) / 3600}
+        report |= timed | {"hours": timed["seconds_a_step"] * planned_steps(len(pairs), training) / 3600}
         set_seed(training.seed)
     say(report_lines(report))
     if settings.check_only:
@@ -776,6 +815,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     trainer = PretrainingTrainer(
         model=model, args=training, eval_dataset=held_out, compute_metrics=pretraining_scores, **parts
     )
+    trainer.add_callback(KeepModels(trainer, run, settings.keep_at or [], lineage))
     scores = train_and_score(trainer, run, general)
     scores["total_runtime"] = time.time() - started
     finish_run(trainer, run, lineage, scores, CARD)

@@ -37,8 +37,15 @@ from two_stage.report import Card, Findings, finish_run
 from two_stage.scoring import score_splits
 from two_stage.seeds import check_seed_range, run_seeds
 from two_stage.sentiment_results import SplitScores, write_predictions, write_results
-from two_stage.sources import check_sources, check_training_flags, split_sources, trace_dataset
-from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing
+from two_stage.sources import (
+    SAMPLE_FLAGS,
+    check_sample,
+    check_sources,
+    check_training_flags,
+    split_sources,
+    trace_dataset,
+)
+from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing, repeated_rows
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
@@ -92,6 +99,12 @@ class Settings:
         default=None, metadata={"help": "word pieces that neighbouring windows share, half a window at most (32)"}
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "rows to train on, drawn at random"})
+    train_fraction: float | None = field(
+        default=None, metadata={"help": "share of the rows to train on, drawn at random"}
+    )
+    sample_seed: int | None = field(
+        default=None, metadata={"help": "of that draw; of one seed a smaller sample is part of a larger one (0)"}
+    )
     allow_leakage: bool = field(default=False, metadata={"help": "go on although a text stands in two splits"})
     pooling: str | None = field(
         default=None, metadata={"help": "what the head reads (default: pooler)", "choices": POOLINGS}
@@ -113,7 +126,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, and flags that do not go together."""
-        check_range(self, 1, math.inf, "max_train_samples", "head_hidden_size")
+        check_range(self, 1, math.inf, "head_hidden_size")
         check_range(self, 0, math.inf, "stride", "focal_gamma")
         check_range(self, 0, 0.9, "head_dropout")
         if self.bins is not None and (sorted(set(self.bins)) != self.bins or not all(map(math.isfinite, self.bins))):
@@ -128,6 +141,7 @@ class Settings:
         check_seed_range(self.seeds)
         check_focal(self.loss, self.focal_gamma)
         check_sources(self)
+        check_sample(self)
 
 
 @dataclass
@@ -305,7 +319,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for sentiment; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, SentimentArguments, QUICKSTART, __doc__)
-    check_training_flags(settings, ("calibrate", "class_weights", "head_dropout", "max_train_samples", "seeds"))
+    check_training_flags(settings, ("calibrate", "class_weights", "head_dropout", "seeds", *SAMPLE_FLAGS))
     if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
         return run_seeds(main, argv, settings.seeds, training.output_dir)
     for seed in recipe.pop("seeds", []):  # a single one is --seed
@@ -342,13 +356,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         loss=loss,
         model=model,
         args=training,
-        train_dataset=splits["train"].rows if "train" in splits else None,
+        train_dataset=repeated_rows(splits["train"].rows, training) if "train" in splits else None,
         eval_dataset=splits["validation"].rows if "validation" in splits else None,
         processing_class=checkpoint.tokenizer,
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
         compute_metrics=scored.get("validation"),
     )
     scores = trainer.train_and_evaluate(run.checkpoint)
+    if "train" in splits:
+        scores["train_samples"] = len(splits["train"])
     scores |= score_splits(trainer, scored, settings.calibrate)
     scores["total_runtime"] = time.time() - started
     labelled = {name: split for name, split in scored.items() if split.split.gold is not None}

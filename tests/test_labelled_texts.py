@@ -33,7 +33,7 @@ from two_stage.labelled_texts import (
     tokenize_texts,
 )
 from two_stage.recipe import Refusal
-from two_stage.sources import Source
+from two_stage.sources import Sample, Source
 
 WAYS = ("head", "head_tail", "windows")
 SCALE = Scale(SHADES)
@@ -289,7 +289,7 @@ def test_a_split_as_it_stands(tmp_path: Path) -> None:
     assert split.gold.tolist() == [2, 0, 1]
     assert split.targets.tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
     assert len(split) == 3
-    fewer = read_texts(Source(tuple(paths)), Settings(), SCALE, labelled=True, limit=2)
+    fewer = read_texts(Source(tuple(paths)), Settings(), SCALE, labelled=True, sample=Sample(2))
     assert len(fewer) == 2
     assert set(fewer.texts) < set(split.texts)
 

@@ -357,6 +357,23 @@ def test_other_ways_to_learn(more: list[str], tiny_folder: Path, tmp_path: Path)
         assert str(kept[more[0].removeprefix("--")]) == more[1]
 
 
+def test_a_frozen_encoder_and_few_sentences(tiny_folder: Path, tmp_path: Path) -> None:
+    """A quarter of 16 sentences, counted as sentences and not as windows, for ten steps; the head alone has moved."""
+    file = write_rows(tmp_path / "rows.jsonl", tagged(16, 30, 0))
+    call = ["--checkpoint", str(tiny_folder), "--train_file", file, "--output_dir", str(tmp_path / "made"), *QUICK]
+    call += ["--train_fraction", "0.25", "--sample_seed", "2", "--freeze_encoder", "--num_train_epochs", "2"]
+    scores = run_ner.main([*call, "--min_steps", "10", "--max_length", "16", "--stride", "4"])
+    assert scores["train_samples"] == 4
+    assert json.loads((tmp_path / "made" / "all_results.json").read_text())["train_samples"] == 4
+    # 12 rows of up to 14 pieces a step of 16: 6 times make 5 steps an epoch
+    assert json.loads((tmp_path / "made" / "trainer_state.json").read_text())["global_step"] == 10
+    before, after = load_file(tiny_folder / "model.safetensors"), load_file(tmp_path / "made" / "model.safetensors")
+    encoder = {name for name in after if name.startswith("bert.")}
+    assert len(encoder) == 37
+    assert [name for name in encoder if not torch.equal(before[name], after[name])] == []
+    assert after["classifier.bias"].abs().min() > 0  # it began as zeros
+
+
 def test_seeds_are_trained_one_by_one(tiny_folder: Path, tmp_path: Path) -> None:
     """A folder a seed, and the mean; each seed has a head of its own."""
     file = write_rows(tmp_path / "rows.jsonl", tagged(16, 9, 0))
@@ -454,7 +471,17 @@ def test_what_was_trained_on_is_not_scored(how: str, tiny_folder: Path, tmp_path
     assert "None" not in card
 
 
-@pytest.mark.parametrize("flag", [["--calibrate"], ["--class_weights", "balanced"], ["--seeds", "1", "2"]])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ["--calibrate"],
+        ["--class_weights", "balanced"],
+        ["--seeds", "1", "2"],
+        ["--train_fraction", "0.5"],
+        ["--max_train_samples", "5"],
+        ["--sample_seed", "0"],
+    ],
+)
 def test_a_data_set_that_is_only_predicted_trains_nothing(flag: list[str], trained: Path, tmp_path: Path) -> None:
     """What means something to training alone is refused, of a data set without train as of files."""
     (tmp_path / "set").mkdir()

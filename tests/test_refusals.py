@@ -269,6 +269,26 @@ BAD_CALLS = {
         lambda call: call.flags.update(new_words=["3"], freeze_layers=["1"]),
         ["--new_words", "--freeze_layers", "leave one out"],
     ),
+    "two sizes of a sample": BadCall(
+        (SENTIMENT, NER),
+        lambda call: call.flags.update(train_fraction=["0.5"], max_train_samples=["3"]),
+        ["--train_fraction and --max_train_samples", "one or the other"],
+    ),
+    "two numbers of steps": BadCall(
+        (SENTIMENT, NER),
+        lambda call: call.flags.update(min_steps=["5"], max_steps=["3"]),
+        ["--min_steps and --max_steps", "one or the other"],
+    ),
+    "no layer and some": BadCall(
+        (SENTIMENT, NER),
+        lambda call: call.flags.update(freeze_encoder=["true"], freeze_layers=["1"]),
+        ["--freeze_encoder and --freeze_layers", "one or the other"],
+    ),
+    "a model kept at the end": BadCall((PRETRAINING,), flag("keep_at", "10", "100"), ["--keep_at 10 100", "below 100"]),
+    "a model kept at the start": BadCall((PRETRAINING,), flag("keep_at", "0"), ["--keep_at 0", "above 0"]),
+    "a model kept twice": BadCall((PRETRAINING,), flag("keep_at", "10", "10"), ["--keep_at 10 10", "once"]),
+    "models kept in no order": BadCall((PRETRAINING,), flag("keep_at", "30", "10"), ["--keep_at 30 10", "ascend"]),
+    "a model kept at no number": BadCall((PRETRAINING,), flag("keep_at", "nan"), ["--keep_at nan"]),
     "a stream without an end": BadCall((PRETRAINING,), flag("streaming"), ["--streaming", "--max_steps"]),
     "lanes that do not divide the step": BadCall(
         (PRETRAINING,),

@@ -3,18 +3,32 @@
 import csv
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForMaskedLM, BertModel, pipeline
+from hypothesis import example, given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertModel,
+    TrainerState,
+    pipeline,
+)
 
 import run_ner
 import run_pretraining
 import run_sentiment
-from tests.conftest import SHADES
-from two_stage.handoff import file_sha256
+from tests.conftest import REPOSITORY, SHADES
+from two_stage.checkpoints import Run
+from two_stage.handoff import file_sha256, open_checkpoint
 from two_stage.recipe import Refusal
 
 MODEL_FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -77,6 +91,9 @@ def test_scores_that_other_tools_read(runs: dict[str, Path]) -> None:
         for key in keys.split():
             assert isinstance(scores[key], float), (name, key)
             assert scores[key] == scores[key]
+        assert isinstance(scores["train_tokens"], int)
+        assert scores.get("train_samples", 48) == 48
+        assert ("train_samples" in scores) == (name != "pretraining")
     report = json.loads((runs["pretraining"] / "corpus_report.json").read_text())
     assert {"random_next_share", "padding_share"} <= report.keys()
 
@@ -369,3 +386,142 @@ def test_another_data_set_of_the_same_name_is_another_run(tiny_folder: Path, dat
     Dataset.from_dict({"text": documents[::-1]}).to_parquet(tmp_path / "data_set" / "train.parquet")
     with pytest.raises(Refusal, match="data_set changed"):
         run_pretraining.main(call)
+
+
+# --- Models kept on the way -------------------------------------------------------------------------------------------
+
+
+@given(
+    steps=st.integers(1, 400),
+    tenths=st.lists(st.integers(1, 999), min_size=1, max_size=5, unique=True).map(sorted),
+    start=st.integers(0, 400),
+)
+@example(steps=375, tenths=[88], start=0)  # 375 * 8.8 / 100 is 33.00000000000001
+def test_models_are_kept_when_due(steps: int, tenths: list[int], start: int) -> None:
+    """Each once, after so many tenths of a per cent of the steps, rounded up in whole numbers; no step is the 0th."""
+    written = []
+
+    class Noted(run_pretraining.KeepModels):
+        def write(self, folder: Path, steps: int) -> None:
+            written.append((folder, steps))
+
+    keep = Noted(None, Run(Path("run")), [tenth / 10 for tenth in tenths], {})  # type: ignore[arg-type]
+    for step in range(min(start, steps) + 1, steps + 1):  # as a run that resumes behind `start`
+        keep.on_step_end(None, TrainerState(global_step=step, max_steps=steps), None)  # type: ignore[arg-type]
+    due = [(Path(f"run/kept/{tenth / 10:g}-percent"), -(-steps * tenth // 1000)) for tenth in tenths]
+    assert written == [(folder, step) for folder, step in due if step > start]
+
+
+@pytest.mark.slow  # it trains whole runs
+def test_models_are_kept_on_the_way(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """Each is the model of a checkpoint of its step, a folder of its own with its lineage; the run ends the same."""
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), *QUICK]
+    call += ["--max_steps", "7", "--save_steps", "1", "--save_total_limit", "9", "--validation_fraction", "0"]
+    run_pretraining.main([*call, "--output_dir", str(tmp_path / "plain")])
+    run_pretraining.main([*call, "--keep_at", "2.5", "10", "50", "99.5", "--output_dir", str(tmp_path / "run")])
+    steps = {"2.5": 1, "10": 1, "50": 4, "99.5": 7}  # of seven, rounded up
+    kept = tmp_path / "run" / "kept"
+    assert set(files_of(kept)) == {f"{p}-percent/{file}" for p in steps for file in {*MODEL_FILES, "lineage.json"}}
+    assert not (tmp_path / "plain" / "kept").exists()
+    for percent, step in steps.items():
+        folder = kept / f"{percent}-percent"
+        weights = file_sha256(folder / "model.safetensors")
+        assert weights == file_sha256(tmp_path / "plain" / f"checkpoint-{step}" / "model.safetensors")
+        made = json.loads((folder / "lineage.json").read_text())
+        whole = json.loads((tmp_path / "run" / "lineage.json").read_text())
+        assert (made.pop("steps"), made.pop("weights_sha256")) == (step, weights)
+        assert made == {name: value for name, value in whole.items() if name != "weights_sha256"}
+    weights = [file_sha256(tmp_path / run / "model.safetensors") for run in ("run", "plain")]
+    assert weights[0] == weights[1]
+    assert open_checkpoint(str(kept / "50-percent")).config.architectures == ["BertForPreTraining"]
+
+
+@pytest.mark.slow  # it trains whole runs
+def test_stage_two_takes_a_kept_model(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """Its lineage names stage one's data; a kept folder of other weights is refused."""
+    corpus = data_folder / "corpus.txt"
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(corpus), *QUICK, "--max_steps", "2"]
+    run_pretraining.main([*call, "--keep_at", "50", "--save_strategy", "no", "--output_dir", str(tmp_path / "one")])
+    kept = tmp_path / "one" / "kept" / "50-percent"
+    call = ["--checkpoint", str(kept), "--train_file", str(data_folder / "texts.csv"), "--labels", *SHADES, *QUICK]
+    run_sentiment.main([*call, "--max_steps", "1", "--output_dir", str(tmp_path / "two")])
+    made = json.loads((tmp_path / "two" / "lineage.json").read_text())["checkpoint"]
+    assert made["weights_sha256"] == file_sha256(kept / "model.safetensors")
+    assert made["lineage"]["data"] == {"train_file": {str(corpus): file_sha256(corpus)}}
+    assert made["lineage"]["steps"] == 1
+    (kept / "model.safetensors").write_bytes((tmp_path / "one" / "model.safetensors").read_bytes())
+    with pytest.raises(Refusal, match="not the file that its"):
+        run_sentiment.main([*call, "--output_dir", str(tmp_path / "three")])
+
+
+@pytest.mark.slow  # it trains whole runs
+@pytest.mark.parametrize("saved", [True, False], ids=["resumed", "begun anew"])
+def test_a_run_that_was_cut_off_keeps_the_same_models(
+    saved: bool, tiny_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """Cut off behind two of three, it ends with those of a run that was not, and as many tokens seen."""
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), *QUICK]
+    call += ["--max_steps", "8", "--save_strategy", "steps" if saved else "no", "--save_steps", "3"]
+    call += ["--validation_fraction", "0", "--keep_at", "25", "50", "75"]
+    whole = run_pretraining.main([*call, "--output_dir", str(tmp_path / "whole")])
+
+    class CutOff(Exception):
+        pass
+
+    class Cut(run_pretraining.PretrainingTrainer):
+        def training_step(self, *args: object, **kwargs: object) -> torch.Tensor:
+            if self.state.max_steps == 8 and self.state.global_step == 5:  # others are timed
+                raise CutOff
+            return super().training_step(*args, **kwargs)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(CutOff):  # noqa: PT012
+        patch.setattr(run_pretraining, "PretrainingTrainer", Cut)
+        run_pretraining.main([*call, "--output_dir", str(tmp_path / "cut")])
+    kept = tmp_path / "cut" / "kept"
+    assert {path.name for path in kept.iterdir()} == {"25-percent", "50-percent"}
+    (kept / "50-percent" / "model.safetensors").write_bytes(b"half of a fi")
+    (kept / ".75-percent").mkdir()  # as a run that was killed while it wrote leaves it
+    if not saved:
+        (kept / "33-percent").mkdir()  # of other settings, before anything bound the folder to them
+    scores = run_pretraining.main([*call, "--output_dir", str(tmp_path / "cut")])
+    found, expected = files_of(kept), files_of(tmp_path / "whole" / "kept")
+    assert {path.name for path in kept.iterdir()} == {"25-percent", "50-percent", "75-percent"}
+    assert found == expected
+    assert scores["train_tokens"] == whole["train_tokens"]
+
+
+def test_tokens_are_counted_by_hand(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """`train_tokens` of an epoch of one text a step: all their word pieces, [CLS] and [SEP], and no padding."""
+    texts = data_folder / "texts.csv"
+    with open(texts, encoding="utf-8", newline="") as file:
+        tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+        tokens = sum(len(tokenizer(row["text"])["input_ids"]) for row in csv.DictReader(file))
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(texts), "--labels", *SHADES, "--save_strategy", "no"]
+    call += [*QUICK, "--num_train_epochs", "1", "--gradient_accumulation_steps", "2"]
+    scores = run_sentiment.main([*call, "--output_dir", str(tmp_path / "run")])
+    assert scores["train_tokens"] == tokens  # 48 texts in steps of 16
+    assert json.loads((tmp_path / "run" / "all_results.json").read_text())["train_tokens"] == tokens
+
+
+@pytest.mark.slow  # it starts processes
+def test_two_processes_keep_the_same_models(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """As many tokens are counted, the same folders written, each by one process."""
+    flags = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
+    flags += ["--max_length", "32", "--max_steps", "4", "--keep_at", "25", "50", "--validation_fraction", "0"]
+    calls = {f"pretraining-{n}": [*flags, "--output_dir", str(tmp_path / str(n))] for n in (1, 2)}
+    run_pretraining.main([*calls["pretraining-1"], "--per_device_train_batch_size", "16"])
+    two = {"pretraining-2": [*calls["pretraining-2"], "--per_device_train_batch_size", "8"]}
+    (tmp_path / "calls.json").write_text(json.dumps(two))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    worker = [str(REPOSITORY / "tests" / "two_processes.py"), str(tmp_path / "calls.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([*launch, *worker], capture_output=True, text=True, cwd=REPOSITORY, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tokens = [json.loads((tmp_path / n / "all_results.json").read_text())["train_tokens"] for n in ("1", "2")]
+    assert tokens[0] == tokens[1] > 0
+    assert set(files_of(tmp_path / "2" / "kept")) == set(files_of(tmp_path / "1" / "kept"))
+    for percent in ("25", "50"):
+        one, other = (load_file(tmp_path / n / "kept" / f"{percent}-percent" / "model.safetensors") for n in ("1", "2"))
+        assert one.keys() == other.keys()
+        assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+        open_checkpoint(str(tmp_path / "2" / "kept" / f"{percent}-percent"))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, pipeline
 
@@ -504,6 +505,76 @@ def test_what_has_not_joined_does_not_move(tiny_folder: Path, call: list[str], t
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         joined = "layer.1" in name or "pooler" in name  # at epoch 5 / 3 of 2
         assert torch.equal(old, new) != joined, name
+
+
+@pytest.mark.parametrize("head", ["default", "mean and hidden"])
+def test_a_frozen_encoder_keeps_its_bits(
+    head: str, tiny_folder: Path, call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The head alone learns, the optimizer holds the head alone, and no backward pass goes through the encoder."""
+    learning: list[set[str]] = []
+
+    class Watched(SentimentTrainer):
+        def training_step(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+            hook = model.bert.register_forward_hook(  # type: ignore[union-attr]
+                lambda _module, _given, made: learning.append({"encoder"} if made[0].requires_grad else set())
+            )
+            loss = super().training_step(model, *args, **kwargs)
+            hook.remove()
+            learning[-1] |= {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+            held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+            learning[-1] |= {name for name, parameter in model.named_parameters() if id(parameter) in held}
+            return loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_sentiment, "SentimentTrainer", Watched)
+        more = [*LABELLED, *HEADS[head], "--freeze_encoder", "--weight_decay", "0.1"]
+        run_sentiment.main([*call, *more, "--output_dir", str(tmp_path / "run")])
+    parts = {"classifier"} if head == "default" else {"classifier", "hidden"}
+    assert len(learning) == 10
+    assert all(names == {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")} for names in learning)
+    before, after = load_file(tiny_folder / "model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
+    encoder = {name for name in after if name.startswith("bert.")}
+    assert len(encoder) == (39 if head == "default" else 37)  # 5 embeddings, 2 × 16 of layers, 2 of the pooler
+    assert [name for name in encoder if not torch.equal(before[name], after[name])] == []
+    assert after["classifier.bias"].abs().min() > 0  # it began as zeros
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Learning rates: "))
+    assert line.startswith("Learning rates: head ")
+
+
+def test_few_texts_are_gone_over_more_often(call: list[str], tmp_path: Path) -> None:
+    """A tenth of 40 texts, 4 epochs' worth of steps: as many evaluations as epochs, and every text in each epoch."""
+    steps: list[list[int]] = []
+
+    class Watched(SentimentTrainer):
+        def training_step(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+            steps.append(inputs["text"].tolist())
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_sentiment, "SentimentTrainer", Watched)
+        more = ["--train_fraction", "0.1", "--sample_seed", "5", "--min_steps", "7"]
+        scores = run_sentiment.main([*call, *LABELLED, *more, "--output_dir", str(tmp_path / "run")])
+    assert scores["train_samples"] == 4
+    assert len(steps) == 8  # 2 epochs of 4 steps of 8, which is each of the 4 texts 7 times, and 4 to fill up the last
+    for epoch in (steps[:4], steps[4:]):
+        counts = np.bincount([text for step in epoch for text in step])
+        assert counts.sum() == 32
+        assert counts.min() >= 7
+    history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["epoch"] for entry in history if "eval_loss" in entry] == [1.0, 2.0]
+
+
+def test_steps_enough_change_nothing(run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """--min_steps of what is done anyway, and a sample of all: the same weights, bit for bit."""
+    plain = run_of(*LABELLED)
+    capsys.readouterr()
+    same = run_of(*LABELLED, "--min_steps", "10", "--train_fraction", "1", "--sample_seed", "3")
+    assert file_sha256(same / "model.safetensors") == file_sha256(plain / "model.safetensors")
+    assert "an epoch goes over the rows" not in capsys.readouterr().out
+    for run in (plain, same):
+        scores = json.loads((run / "all_results.json").read_text())
+        assert (scores["train_samples"], type(scores["train_tokens"])) == (40, int)
 
 
 def test_groups_are_told_once(run_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

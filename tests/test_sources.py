@@ -4,14 +4,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import BertConfig
 
+import run_sentiment
 from run_ner import Settings
 from two_stage.handoff import Checkpoint
 from two_stage.recipe import Refusal
-from two_stage.sources import Source, check_sources, sample_rows, split_sources, trace_dataset
+from two_stage.sources import Sample, Source, check_sources, sample_rows, split_sources, trace_dataset, training_sample
 from two_stage.tagged_sentences import load_splits
 
 ENCODER = Checkpoint("the folder", BertConfig(), None, None, None)  # type: ignore[arg-type]
@@ -226,10 +230,65 @@ def test_samples_are_random_nested_and_in_order(tmp_path: Path) -> None:
     """A file sorted by label gives a mixed sample; ten rows are among twenty; without a limit, all."""
     path = tmp_path / "sorted.csv"
     path.write_text("text,label\n" + "".join(f"t{i},{i // 50}\n" for i in range(100)), encoding="utf-8")
-    ten, twenty = (sample_rows(Source((str(path),)), limit) for limit in (10, 20))
+    ten, twenty = (sample_rows(Source((str(path),)), Sample(limit)) for limit in (10, 20))
     assert len(ten) == 10
     assert {row["label"] for _, row in ten} == {"0", "1"}
     numbers = [int(row["text"][1:]) for _, row in twenty]
     assert numbers == sorted(numbers)
     assert {place for place, _ in ten} < {place for place, _ in twenty}
-    assert len(sample_rows(Source((str(path),)), None)) == len(sample_rows(Source((str(path),)), 100)) == 100
+    for sample in (Sample(), Sample(100)):
+        assert len(sample_rows(Source((str(path),)), sample)) == 100
+
+
+@given(count=st.integers(1, 200), limit=st.integers(1, 200), seed=st.integers(0, 2**32 - 1))
+def test_a_sample_is_the_head_of_one_shuffle(count: int, limit: int, seed: int) -> None:
+    """Of each seed: so a smaller sample is part of a larger one; without a seed it is that of seed 0."""
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    assert Sample(limit, seed=seed).of(count).tolist() == sorted(order[:limit])
+    assert Sample(limit).of(count).tolist() == Sample(limit, seed=0).of(count).tolist()
+    assert Sample(seed=seed).of(count).tolist() == list(range(count))
+
+
+def test_the_draw_stays_what_it_was() -> None:
+    """Runs of today compare with those of tomorrow; another seed draws others."""
+    assert Sample(5).of(40).tolist() == [4, 11, 23, 24, 27]
+    drawn = {tuple(Sample(5, seed=seed).of(40).tolist()) for seed in range(20)}
+    assert len(drawn) == 20
+
+
+@pytest.mark.parametrize(
+    ("fraction", "count", "taken"),
+    [(1.0, 7, 7), (0.5, 7, 4), (0.29, 100, 29), (0.1, 30, 3), (0.01, 7, 1), (1e-9, 1, 1), (0.999, 7, 7)],
+)
+def test_a_fraction_by_hand(fraction: float, count: int, taken: int) -> None:
+    """The nearest number of rows, one at least; drawn as a limit of so many would be."""
+    found = Sample(fraction=fraction, seed=3).of(count).tolist()
+    assert len(found) == taken
+    assert found == Sample(taken, seed=3).of(count).tolist()
+
+
+def test_the_flags_say_the_sample() -> None:
+    """Both scripts' settings have them; by default nothing is left out."""
+    for settings in (Settings, run_sentiment.Settings):
+        assert training_sample(settings()) == Sample()
+        assert training_sample(settings(max_train_samples=3, sample_seed=0)) == Sample(3)
+        assert training_sample(settings(train_fraction=0.25, sample_seed=7)) == Sample(fraction=0.25, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ({"train_fraction": 0.0}, "--train_fraction 0: must be above 0 and at most 1"),
+        ({"train_fraction": 1.5}, "--train_fraction 1.5: must be above 0"),
+        ({"train_fraction": float("nan")}, "--train_fraction nan: must be above 0"),
+        ({"train_fraction": 0.5, "max_train_samples": 3}, "--train_fraction and --max_train_samples: give one or"),
+        ({"max_train_samples": 0}, "--max_train_samples 0: must be at least 1"),
+        ({"sample_seed": 3}, "--sample_seed: draws what --train_fraction or --max_train_samples says"),
+        ({"sample_seed": -1, "train_fraction": 0.5}, "--sample_seed -1: must be between 0"),
+    ],
+)
+def test_samples_that_are_none(flags: dict[str, Any], found: str) -> None:
+    """Refused by both scripts."""
+    for settings in (Settings, run_sentiment.Settings):
+        with pytest.raises(Refusal, match=re.escape(found)):
+            settings(**flags)

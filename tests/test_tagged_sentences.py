@@ -622,6 +622,13 @@ def test_a_sample_keeps_its_neighbours_and_all_types(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().out == f"train: 3 sentences, 9 words, IOB2: {counts}\n"
 
 
+def test_a_share_of_another_seed(tmp_path: Path) -> None:
+    """A fraction is of the file's sentences, and the seed says which."""
+    rows = tagged(*(f"w{i}/B-T x{i}/O" for i in range(8)))
+    split, _ = train_on(tmp_path, "a.jsonl", rows, train_fraction=0.5, sample_seed=9)
+    assert split.chosen.tolist() == sample_indices(8, 4, seed=9).tolist() != sample_indices(8, 4).tolist()
+
+
 def test_what_is_left_out_of_a_sample_may_stand_in_the_test(tmp_path: Path) -> None:
     """It is not trained on, so it gives nothing away."""
     rows = tagged(*(f"w{i}/B-T x{i}/O" for i in range(8)))

@@ -1,7 +1,9 @@
 """The order of rows, the same for every way to cut a step; and the optimizer's groups, each at its own rate."""
 
 import itertools
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,16 @@ from transformers import BertConfig, BertForPreTraining
 
 import run_pretraining
 from two_stage.recipe import Refusal
-from two_stage.trainer import EpochSampler, ExactTrainer, ExactTrainingArguments, pad_rows, row_lengths
+from two_stage.trainer import (
+    EpochSampler,
+    ExactTrainer,
+    ExactTrainingArguments,
+    FineTuningArguments,
+    pad_rows,
+    planned_steps,
+    repeated_rows,
+    row_lengths,
+)
 
 
 class Rows:
@@ -76,6 +87,77 @@ def test_padding_by_hand() -> None:
     assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [2, 0]
+
+
+# --- Few rows, many steps ---------------------------------------------------------------------------------------------
+
+
+def naive_steps(rows: int, step_rows: int, epochs: float) -> int:
+    """Trainer's own count: steps an epoch, the last one filled up, times epochs, a part of an epoch rounded up."""
+    steps = 0
+    for first in range(0, rows, step_rows):
+        steps += first < rows
+    return math.ceil(epochs * steps)
+
+
+@given(
+    rows=st.integers(1, 50),
+    batch=st.integers(1, 8),
+    accumulation=st.integers(1, 3),
+    epochs=st.sampled_from([0.1, 0.3, 0.5, 1.0, 2.5, 3.0, 4.0]),
+    least=st.integers(0, 120),
+)
+def test_rows_are_repeated_just_often_enough(
+    rows: int, batch: int, accumulation: int, epochs: float, least: int
+) -> None:
+    """Whole copies, as few as make the steps; rows enough are the very rows."""
+    data = Dataset.from_dict({"input_ids": [[i] * (i % 5 + 1) for i in range(rows)]})
+    training = SimpleNamespace(rows_a_step=batch * accumulation, num_train_epochs=epochs, max_steps=-1, min_steps=least)
+    made = repeated_rows(data, training)  # type: ignore[arg-type]
+    copies = len(made) // rows
+    assert made["input_ids"][:] == data["input_ids"][:] * copies
+    assert planned_steps(len(made), training) == naive_steps(len(made), batch * accumulation, epochs) >= least  # type: ignore[arg-type]
+    assert (made is data) == (copies == 1)
+    if copies > 1:
+        assert naive_steps((copies - 1) * rows, batch * accumulation, epochs) < least
+    assert row_lengths(made).tolist() == row_lengths(data).tolist() * copies
+
+
+def test_repeating_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """How often, and how many steps it makes; nothing where the rows are enough."""
+    data = Dataset.from_dict({"input_ids": [[1]] * 10})
+    training = SimpleNamespace(rows_a_step=4, num_train_epochs=2.0, max_steps=-1, min_steps=6)
+    assert repeated_rows(data, training) is data  # type: ignore[arg-type]
+    assert capsys.readouterr().out == ""
+    training.min_steps = 11  # 30 rows are 8 steps an epoch; 20 rows, 5, were one too few in all
+    assert len(repeated_rows(data, training)) == 30  # type: ignore[arg-type]
+    expected = "--min_steps 11: an epoch goes over the rows 3 times, which makes 16 steps"
+    assert capsys.readouterr().out == f"{expected}\n"
+
+
+def test_no_epoch_is_repeated_for_ever() -> None:
+    """Zero epochs train nothing, however often the rows stand there."""
+    data = Dataset.from_dict({"input_ids": [[1]] * 3})
+    training = SimpleNamespace(rows_a_step=4, num_train_epochs=0.0, max_steps=-1, min_steps=6)
+    assert repeated_rows(data, training) is data  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ({"min_steps": -1}, "--min_steps -1: must be at least 0"),
+        ({"min_steps": 5, "max_steps": 5}, "--min_steps and --max_steps: give one or the other"),
+        ({"freeze_encoder": True, "freeze_layers": 1}, "--freeze_encoder and --freeze_layers: "),
+        ({"freeze_encoder": True, "unfreeze_epochs": 1.0}, "--freeze_encoder and --unfreeze_epochs: "),
+    ],
+)
+def test_flags_of_fine_tuning_that_exclude_each_other(tmp_path: Path, flags: dict[str, Any], found: str) -> None:
+    """Each is refused in one line; alone, each would do."""
+    with pytest.raises(Refusal, match=found):
+        FineTuningArguments(output_dir=str(tmp_path), use_cpu=True, **flags)
+    if "must be" not in found:
+        for name, value in flags.items():
+            FineTuningArguments(output_dir=str(tmp_path), use_cpu=True, **{name: value})
 
 
 # --- Parameter groups -------------------------------------------------------------------------------------------------

@@ -17,7 +17,16 @@ from two_stage.duplicates import check_leakage, conflicting_rows
 from two_stage.handoff import Checkpoint, settled_reading
 from two_stage.losses import class_weights
 from two_stage.recipe import Refusal, say
-from two_stage.sources import Source, SourceFlags, sample_rows, split_sources
+from two_stage.sources import (
+    ALL_ROWS,
+    Sample,
+    SampleFlags,
+    Source,
+    SourceFlags,
+    sample_rows,
+    split_sources,
+    training_sample,
+)
 from two_stage.tables import PlacedRow, column_value, number_value, text_value
 from two_stage.trainer import pad_rows, row_lengths
 
@@ -25,7 +34,7 @@ SENTIMENT_MODELS = ("BertForSequenceClassification", "SentimentModel")
 COLUMNS = frozenset({"text", "text_pair", "gold", "predicted"})  # of predictions.csv, beside the labels
 
 
-class TextFlags(SourceFlags, Protocol):
+class TextFlags(SourceFlags, SampleFlags, Protocol):
     """The flags that say what is read; the script's settings have them."""
 
     text_column: str
@@ -38,7 +47,6 @@ class TextFlags(SourceFlags, Protocol):
     max_length: int | None
     long_text: str | None
     stride: int | None
-    max_train_samples: int | None
     allow_leakage: bool
     loss: str
     class_weights: list[str] | None
@@ -248,7 +256,7 @@ class Texts:
         return [" | ".join(both) for both in zip(self.texts, self.pairs, strict=True)] if self.pairs else self.texts
 
 
-def read_texts(source: Source, settings: TextFlags, scale: Scale, labelled: bool, limit: int | None = None) -> Texts:
+def read_texts(source: Source, settings: TextFlags, scale: Scale, labelled: bool, sample: Sample = ALL_ROWS) -> Texts:
     """The texts of a split and their labels.
 
     Args:
@@ -256,12 +264,12 @@ def read_texts(source: Source, settings: TextFlags, scale: Scale, labelled: bool
         settings: names of the columns.
         scale: the shades.
         labelled: whether a file without labels is refused.
-        limit: rows to take; None takes all.
+        sample: which rows to take; by default all.
 
     Raises:
         Refusal: no row, a column is missing, a text is empty, or a label is none of the scale's.
     """
-    rows = sample_rows(source, limit)
+    rows = sample_rows(source, sample)
     if not rows:
         raise Refusal(f"{source.name}: no row in it")
     texts = [text_value(row, settings.text_column, "text_column") for row in rows]
@@ -353,8 +361,8 @@ def load_splits(
     """
     splits: dict[str, Texts] = {}
     for name, source in split_sources(settings).items():
-        limit = settings.max_train_samples if name == "train" else None
-        splits[name] = read_texts(source, settings, scale, labelled=name != "test", limit=limit)
+        sample = training_sample(settings) if name == "train" else ALL_ROWS
+        splits[name] = read_texts(source, settings, scale, labelled=name != "test", sample=sample)
     texts = {name: split.whole for name, split in splits.items()}
     copies = check_leakage(texts, {name: split.places for name, split in splits.items()}, settings.allow_leakage)
     facts = {}

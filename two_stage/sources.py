@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from two_stage.recipe import Refusal
+import numpy as np
+
+from two_stage.recipe import Refusal, check_range
 from two_stage.tables import PlacedRow, dataset_rows, dataset_splits, read_rows, sample_indices
 
 SPLITS = ("train", "validation", "test")
+SAMPLE_FLAGS = ("max_train_samples", "train_fraction", "sample_seed")
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
@@ -22,6 +26,14 @@ class SourceFlags(Protocol):
     dataset_config: str | None
     dataset_revision: str | None
     dataset_splits: list[str] | None
+
+
+class SampleFlags(Protocol):
+    """The flags that say which rows are trained on; the script's settings have them."""
+
+    max_train_samples: int | None
+    train_fraction: float | None
+    sample_seed: int | None
 
 
 class Source(NamedTuple):
@@ -47,10 +59,44 @@ class Source(NamedTuple):
             yield from read_rows(path)
 
 
-def sample_rows(source: Source, limit: int | None) -> list[PlacedRow]:
-    """All rows of a source, or `limit` of them drawn at random, in their order: see `sample_indices`."""
+class Sample(NamedTuple):
+    """How many of a split's rows are taken, and which."""
+
+    limit: int | None = None  # rows; None takes all
+    fraction: float | None = None  # of all rows, in place of a limit
+    seed: int = 0
+
+    def of(self, count: int) -> np.ndarray:
+        """Which of `count` rows are taken, ascending: int (taken,); see `sample_indices`."""
+        limit = self.limit if self.fraction is None else max(1, round(self.fraction * count))
+        return sample_indices(count, limit, self.seed)
+
+
+ALL_ROWS = Sample()
+
+
+def training_sample(settings: SampleFlags) -> Sample:
+    """Which rows of the train split are trained on, as the flags say."""
+    return Sample(settings.max_train_samples, settings.train_fraction, settings.sample_seed or 0)
+
+
+def check_sample(settings: SampleFlags) -> None:
+    """Refuse a sample of no row, of two sizes, or a seed of no sample."""
+    check_range(settings, 1, math.inf, "max_train_samples")
+    check_range(settings, 0, 2**32 - 1, "sample_seed")
+    fraction, limit = settings.train_fraction, settings.max_train_samples
+    if fraction is not None and not 0 < fraction <= 1:
+        raise Refusal(f"--train_fraction {fraction:g}: must be above 0 and at most 1")
+    if fraction is not None and limit is not None:
+        raise Refusal("--train_fraction and --max_train_samples: give one or the other")
+    if settings.sample_seed and fraction is None and limit is None:
+        raise Refusal("--sample_seed: draws what --train_fraction or --max_train_samples says; there is neither")
+
+
+def sample_rows(source: Source, sample: Sample) -> list[PlacedRow]:
+    """The rows of a source that a sample takes, in their order."""
     rows = list(source.rows())
-    return [rows[i] for i in sample_indices(len(rows), limit).tolist()]
+    return [rows[i] for i in sample.of(len(rows)).tolist()]
 
 
 def check_sources(settings: SourceFlags) -> None:
@@ -70,7 +116,8 @@ def check_training_flags(settings: SourceFlags, flags: tuple[str, ...]) -> None:
     """
     there = split_sources(settings)
     for flag in flags:
-        if getattr(settings, flag) and "train" not in there:
+        value = getattr(settings, flag)
+        if value is not None and value is not False and "train" not in there:
             raise Refusal(f"--{flag}: needs a --train_file; nothing is trained without one")
     if getattr(settings, "calibrate", False) and "validation" not in there:
         raise Refusal("--calibrate: needs a --validation_file to set the temperature on")

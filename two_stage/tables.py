@@ -441,13 +441,13 @@ def _named_value(value: Any, names: list[str], where: str) -> Any:
 # --- Rows and their values --------------------------------------------------------------------------------------------
 
 
-def sample_indices(count: int, limit: int | None) -> np.ndarray:
+def sample_indices(count: int, limit: int | None, seed: int = 0) -> np.ndarray:
     """Which of `count` rows to take: all, or `limit` of them drawn at random, ascending: int (taken,).
 
-    The first rows of a file are often of one label. The draw is the same every time, and a smaller sample is part of a
-    larger one, so that runs with more and fewer rows compare.
+    The first rows of a file are often of one label. Of one seed the draw is the same every time, and a smaller sample
+    is part of a larger one, so that runs with more and fewer rows compare.
     """
-    return np.sort(np.random.default_rng(0).permutation(count)[:limit]) if limit is not None else np.arange(count)
+    return np.sort(np.random.default_rng(seed).permutation(count)[:limit]) if limit is not None else np.arange(count)
 
 
 def column_value(row: PlacedRow, column: str, flag: str) -> Any:

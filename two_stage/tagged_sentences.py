@@ -15,15 +15,15 @@ from tokenizers import Regex, pre_tokenizers
 from two_stage.duplicates import check_leakage, conflicting_rows
 from two_stage.handoff import Checkpoint
 from two_stage.recipe import Refusal, say
-from two_stage.sources import Source, SourceFlags, split_sources
-from two_stage.tables import TAG, PlacedRow, Row, broken_text, column_value, file_format, sample_indices, text_value
+from two_stage.sources import SampleFlags, Source, SourceFlags, split_sources, training_sample
+from two_stage.tables import TAG, PlacedRow, Row, broken_text, column_value, file_format, text_value
 from two_stage.tag_schemes import detect_scheme, split_tag, tag_names, to_iob2
 
 ENTITY_MODELS = ("BertForTokenClassification",)
 LONG_SENTENCE = 1000  # words; in a file of columns, a sign that blank lines are missing
 
 
-class TagFlags(SourceFlags, Protocol):
+class TagFlags(SourceFlags, SampleFlags, Protocol):
     """The flags that say what is read; the script's settings have them."""
 
     tokens_column: str
@@ -32,7 +32,6 @@ class TagFlags(SourceFlags, Protocol):
     text_column: str
     entities_column: str
     document_column: str
-    max_train_samples: int | None
     allow_leakage: bool
 
 
@@ -219,7 +218,7 @@ class Sentences:
     places: list[str]  # where each came from
     # the number of each sentence's document, a file being one at least: int (sentences,); None: one file, none marked
     documents: np.ndarray | None
-    chosen: np.ndarray  # which sentences count: all but where --max_train_samples leaves some out: int (chosen,)
+    chosen: np.ndarray  # which sentences count: all but where a sample leaves some out: int (chosen,)
     gold: np.ndarray | None = None  # the tag of every word, of all sentences: 0 is O, 1 + 2k B-, 2 + 2k I- of type k
 
     def __len__(self) -> int:
@@ -263,8 +262,8 @@ def load_splits(settings: TagFlags, checkpoint: Checkpoint) -> tuple[dict[str, S
     scheme = None
     for name, source in sources.items():
         split = read_sentences(source, settings, name)
-        if name == "train" and settings.max_train_samples is not None:
-            split.chosen = sample_indices(len(split.sentences), settings.max_train_samples)
+        if name == "train":
+            split.chosen = training_sample(settings).of(len(split.sentences))
         splits[name] = split
         if split.sentences[0].tags is not None:
             scheme = detect_scheme(sentence.tags or [] for sentence in split.sentences) or scheme or "IOB2"

@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -136,18 +138,56 @@ class FineTuningArguments(ExactTrainingArguments):
     unfreeze_epochs: float = field(
         default=0.0, metadata={"help": "the head learns first, and layer after layer joins from the top over so many"}
     )
+    freeze_encoder: bool = field(
+        default=False, metadata={"help": "the encoder and its pooler stay as they are, and the head alone learns"}
+    )
+    min_steps: int = field(
+        default=0, metadata={"help": "train at least so many steps: few rows are gone over more often an epoch"}
+    )
     takes_no_effect: ClassVar[dict[str, Any]] = {k: v for k, v in NO_EFFECT.items() if k != "label_smoothing_factor"}
 
     def __post_init__(self) -> None:
         """Check the ranges of stage two's own fields, then what every script's are."""
-        check_range(self, 0, math.inf, "unfreeze_epochs")
+        check_range(self, 0, math.inf, "unfreeze_epochs", "min_steps")
         check_range(self, 0, 1, "label_smoothing_factor")
         if self.max_steps <= 0 and 0 < self.num_train_epochs <= self.unfreeze_epochs:
             raise Refusal(
                 f"--unfreeze_epochs {self.unfreeze_epochs:g}: the embeddings would never learn in "
                 f"--num_train_epochs {self.num_train_epochs:g}; to keep them as they are, --freeze_layers"
             )
+        for name in ("freeze_layers", "unfreeze_epochs"):
+            if self.freeze_encoder and getattr(self, name):
+                raise Refusal(f"--freeze_encoder and --{name}: no layer learns at all, so give one or the other")
+        if self.min_steps and self.max_steps > 0:
+            raise Refusal("--min_steps and --max_steps: give one or the other")
         super().__post_init__()
+
+
+def planned_steps(rows: int, training: ExactTrainingArguments) -> int:
+    """Optimizer steps of a whole run over so many rows an epoch."""
+    steps_an_epoch = -(-rows // training.rows_a_step)
+    return training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
+
+
+def repeated_rows(rows: Dataset, training: FineTuningArguments) -> Dataset:
+    """The rows of an epoch: each once, or as often as --min_steps asks for, which is said.
+
+    On few rows, runs of the usual epochs end before they have learned, and differ by luck (Mosbach et al. 2021, On the
+    stability of fine-tuning BERT, section 6). All that goes by epochs or by shares of the run keeps its meaning.
+
+    Args:
+        rows: to train on.
+        training: its num_train_epochs over what is returned make min_steps optimizer steps at least.
+
+    Returns:
+        `rows` itself where they are enough; else whole copies of it, one behind the other, by number alone.
+    """
+    if training.num_train_epochs <= 0 or planned_steps(len(rows), training) >= training.min_steps:
+        return rows
+    copies = next(n for n in count(2) if planned_steps(n * len(rows), training) >= training.min_steps)
+    steps = planned_steps(copies * len(rows), training)
+    say(f"--min_steps {training.min_steps}: an epoch goes over the rows {copies:,} times, which makes {steps:,} steps")
+    return rows.select(np.tile(np.arange(len(rows)), copies))
 
 
 class EpochSampler(Sampler[int]):
@@ -301,6 +341,8 @@ class ExactTrainer(Trainer):
         if eval_dataset is None or not len(eval_dataset):
             args.eval_strategy, args.eval_on_start, eval_dataset = IntervalStrategy.NO, False, None
         freeze_layers(kwargs["model"], args.freeze_layers)
+        if isinstance(args, FineTuningArguments) and args.freeze_encoder:
+            kwargs["model"].bert.requires_grad_(False)
         unfreezes = isinstance(args, FineTuningArguments) and args.unfreeze_epochs > 0
         args.ddp_find_unused_parameters = unfreezes or args.ddp_find_unused_parameters
         super().__init__(args=args, eval_dataset=eval_dataset, **kwargs)
@@ -321,7 +363,8 @@ class ExactTrainer(Trainer):
             checkpoint: the folder to resume from; None starts anew.
 
         Returns:
-            train_…: loss, seconds, rows and tokens (without padding) a second; eval_…: see `compute_metrics`.
+            train_…: loss, seconds, rows and tokens (without padding) a second, and `train_tokens`, all of them over
+            all processes; eval_…: see `compute_metrics`.
         """
         scores: dict[str, float] = {}
         if checkpoint and self.is_trained(checkpoint):
@@ -335,6 +378,8 @@ class ExactTrainer(Trainer):
             scores = self.train(resume_from_checkpoint=checkpoint).metrics
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
             scores["train_tokens_per_second"] = tokens / max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
+        if self.train_dataset is not None and self.args.include_num_input_tokens_seen == "non_padding":
+            scores["train_tokens"] = self.state.num_input_tokens_seen  # of the whole run, also where it was cut off
         if self.eval_dataset is not None:
             last = self.state.log_history[-2] if len(self.state.log_history) > 1 else {}
             is_current = "eval_loss" in last and last["step"] == self.state.global_step
