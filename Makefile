@@ -17,10 +17,11 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
-quickstart: $(INSTALLED)  ## both stages on made-up financial news, in minutes on two CPU cores
+quickstart: $(INSTALLED)  ## both stages and the comparison on made-up financial news, in minutes on two CPU cores
 	$(RUN) run_pretraining.py --recipe recipes/quickstart/pretraining.yaml
 	$(RUN) run_sentiment.py --recipe recipes/quickstart/sentiment.yaml
 	$(RUN) run_ner.py --recipe recipes/quickstart/ner.yaml
+	$(RUN) run_comparison.py --recipe recipes/quickstart/comparison.yaml
 	@$(RUN) -m two_stage.report outputs/quickstart/pretraining outputs/quickstart/sentiment outputs/quickstart/ner
 
 test: $(INSTALLED)  ## the fast tests, offline, under two minutes

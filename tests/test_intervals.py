@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from two_stage import intervals
-from two_stage.intervals import bootstrap_intervals
+from two_stage.intervals import bootstrap_intervals, resampled_scores
 
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -90,6 +90,30 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch, cells: int) -> No
     assert bootstrap_intervals(parts, 10, 107, seed=3)["mean"] == pytest.approx(expected["mean"])
     assert [len(chunk) for chunk in parts.chunks[:-1]] == [max(cells // 10, 1)] * (len(parts.chunks) - 1)
     assert np.array_equal(parts.counts, whole.counts)
+
+
+def test_two_models_are_scored_on_the_same_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So their scores can be subtracted: the difference's own scores, whatever the chunks, and intervals of these."""
+    ours, base = np.random.default_rng(0).normal(size=(2, 30))
+    apart = resampled_scores(mean_of(ours - base), 30, 200, seed=4)["mean"]
+    monkeypatch.setattr(intervals, "CHUNK_CELLS", 100)
+    first, second = (resampled_scores(mean_of(values), 30, 200, seed=4)["mean"] for values in (ours, base))
+    assert first.shape == (200,)
+    assert first - second == pytest.approx(apart)
+    assert apart.std() > 0.1
+    ends = bootstrap_intervals(mean_of(ours - base), 30, 200, seed=4)["mean"]
+    assert ends == pytest.approx(tuple(np.quantile(apart, [0.025, 0.975])))
+    other = resampled_scores(mean_of(ours - base), 30, 200, seed=5)["mean"]
+    assert not np.isin(apart, other).any()
+
+
+def test_a_score_that_is_nan_keeps_its_place() -> None:
+    """Dropped, it would shift one model's resamples against another's."""
+    found = resampled_scores(lambda counts: {"first": np.where(counts[:, 0] > 0, 1.0, np.nan)}, 3, 50)["first"]
+    kept = Kept(mean_of(np.zeros(3)))
+    resampled_scores(kept, 3, 50)
+    assert np.array_equal(np.isnan(found), kept.counts[:, 0] == 0)
+    assert np.isnan(found).any()
 
 
 def test_a_seed_is_a_draw() -> None:
@@ -178,6 +202,9 @@ def test_many_resamples_fit_in_memory() -> None:
 def test_what_has_no_interval_is_refused(wrong: dict[str, float]) -> None:
     """No item, no resample, or a level that is no share."""
     asked = {"items": 1, "resamples": 10, "level": 0.95} | wrong
+    if asked["level"] == 0.95:
+        with pytest.raises(ValueError, match="no interval"):
+            resampled_scores(mean_of(np.zeros(1)), int(asked["items"]), int(asked["resamples"]))
     with pytest.raises(ValueError, match="no interval"):
         bootstrap_intervals(mean_of(np.zeros(1)), int(asked["items"]), int(asked["resamples"]), asked["level"])
 

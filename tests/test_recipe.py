@@ -13,12 +13,13 @@ from accelerate.commands.launch import launch_command_parser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import run_comparison
 import run_ner
 import run_pretraining
 import run_sentiment
 from two_stage import report
 from two_stage.checkpoints import changed_settings
-from two_stage.recipe import Refusal, parse_flags, read_recipe, recipe_text
+from two_stage.recipe import Refusal, parse_flags, parse_settings, read_recipe, recipe_text
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = {
@@ -26,6 +27,7 @@ SCRIPTS = {
     "run_sentiment.py": (run_sentiment, run_sentiment.SentimentArguments),
     "run_ner.py": (run_ner, run_ner.NerArguments),
 }
+COMPARISON = "run_comparison.py"  # has no training of its own
 # Put behind any command, it makes one that asks for a GPU's number formats parse on a machine without a GPU.
 ANYWHERE = ["--precision", "auto", "--bf16", "false", "--fp16", "false"]
 
@@ -34,8 +36,18 @@ Parsed = tuple[Any, Any, dict[str, Any]]
 
 def parse(script: str, *argv: str) -> Parsed:
     """What a script makes of a command line: its settings, its training arguments, the resolved recipe."""
+    if script == COMPARISON:
+        settings, resolved = parse_settings(
+            list(argv), run_comparison.Settings, run_comparison.QUICKSTART, run_comparison.__doc__
+        )
+        return settings, None, resolved
     module, training = SCRIPTS[script]
     return parse_flags(list(argv), module.Settings, training, module.QUICKSTART, module.__doc__)
+
+
+def anywhere(script: str) -> list[str]:
+    """What makes a command line of a script parse on any machine."""
+    return [] if script == COMPARISON else ANYWHERE
 
 
 def refusal(script: str, *argv: str) -> str:
@@ -288,10 +300,17 @@ COMMON_FLAGS = {
     "max_length": st.sampled_from(["128", "64"]),
     "max_train_samples": st.sampled_from(["10"]),
 }
+STAGE_TWO_FLAGS = {
+    "freeze_encoder": st.sampled_from(["true", "false"]),
+}
 OWN_FLAGS = {
-    "run_pretraining.py": {"mask_probability": st.sampled_from(["0.15", "0", "1", "0.3"]), "text_column": WORDS},
-    "run_sentiment.py": {"labels": st.lists(WORDS, min_size=1, max_size=5), "label_column": WORDS},
-    "run_ner.py": {"tokens_column": WORDS, "tags_column": WORDS},
+    "run_pretraining.py": {
+        "mask_probability": st.sampled_from(["0.15", "0", "1", "0.3"]),
+        "text_column": WORDS,
+        "keep_at": st.sampled_from([["10"], ["2.5", "30", "99"]]),
+    },
+    "run_sentiment.py": {"labels": st.lists(WORDS, min_size=1, max_size=5), "label_column": WORDS} | STAGE_TWO_FLAGS,
+    "run_ner.py": {"tokens_column": WORDS, "tags_column": WORDS} | STAGE_TWO_FLAGS,
 }
 
 
@@ -349,6 +368,14 @@ def test_a_typed_stock_default_stays_in_the_resolved_recipe(tmp_path: Path, scri
     check_round_trip(script, {name: stock}, tmp_path)
 
 
+@pytest.mark.parametrize("script", ["run_sentiment.py", "run_ner.py"])
+def test_a_sample_stays_in_the_resolved_recipe(tmp_path: Path, script: str) -> None:
+    """Share, seed and least steps are part of what a run is."""
+    check_round_trip(script, {"train_fraction": "0.1", "sample_seed": "0", "min_steps": "200"}, tmp_path)
+    text = (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
+    assert all(f"\n{line}\n" in text for line in ("train_fraction: 0.1", "sample_seed: 0", "min_steps: 200"))
+
+
 def test_the_resolved_recipe_says_how_to_run_it_again(tmp_path: Path) -> None:
     """Its first line is the command, its values are those typed."""
     text = recipe_text(parse("run_ner.py", "--test_file", "x", "--seed", "7")[2], "run_ner.py", tmp_path)
@@ -400,10 +427,10 @@ def paths_in(value: Any) -> list[str]:
 def test_every_shipped_recipe_parses_and_its_files_are_there(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """By its name it belongs to one script, which takes all of its keys."""
     monkeypatch.chdir(REPOSITORY)
-    scripts = [script for script in SCRIPTS if script[4:-3] in Path(path).stem]
+    scripts = [script for script in (*SCRIPTS, COMPARISON) if script[4:-3] in Path(path).stem]
     assert len(scripts) == 1, f"{path}: name it after its script"
-    settings, _, resolved = parse(scripts[0], "--recipe", path, *ANYWHERE)
-    assert settings.train_file or getattr(settings, "test_file", None)
+    settings, _, resolved = parse(scripts[0], "--recipe", path, *anywhere(scripts[0]))
+    assert any(getattr(settings, flag, None) for flag in ("train_file", "test_file", "stage_two"))
     assert [named for named in paths_in(resolved) if not Path(named).exists()] == []
 
 
@@ -473,24 +500,25 @@ def check_command(words: list[str]) -> bool:
     if len(words) < 2 or not words[1].endswith(".py"):
         return False
     assert (REPOSITORY / words[1]).is_file(), f"no such script: {' '.join(words)}"
-    if words[1] not in SCRIPTS:
+    if words[1] not in (*SCRIPTS, COMPARISON):
         return False
     argv = words[2:]
     for i, word in enumerate(argv):
         if word == "--recipe" and argv[i + 1].startswith("outputs/"):  # written by a run
             argv[i : i + 2] = ["--train_file", "x"]
     try:
-        parse(words[1], *[word for word in argv if word != "--debug"], *ANYWHERE)
+        parse(words[1], *[word for word in argv if word != "--debug"], *anywhere(words[1]))
     except SystemExit as done:  # --help ends so
         return not done.code
     return True
 
 
-@each_script
+@pytest.mark.parametrize("script", [*SCRIPTS, COMPARISON])
 def test_commands_of_the_docstrings_parse(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Every command in a script's docstring is one that the script takes, and there are some."""
     monkeypatch.chdir(REPOSITORY)
-    found = docstring_commands(SCRIPTS[script][0].__doc__ or "")
+    module = run_comparison if script == COMPARISON else SCRIPTS[script][0]
+    found = docstring_commands(module.__doc__ or "")
     assert sum(check_command(words) for words in found) >= 3
     assert all(check_command(words) for words in found)
 

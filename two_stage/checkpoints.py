@@ -14,6 +14,7 @@ from two_stage.recipe import Refusal, read_recipe, recipe_text, say
 RESULTS, RECIPE, LINEAGE = "all_results.json", "recipe.yaml", "lineage.json"
 # settings that cannot change what a run makes
 HARMLESS = {"output_dir", "use_cpu", "dataloader_num_workers", "preprocessing_workers", "report_to", "disable_tqdm"}
+HARMLESS |= {"workers", "keep_models"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,13 @@ class Run:
     scores: dict[str, float] | None = None  # of a run that is finished
 
 
-def open_run(output_dir: str, recipe: dict[str, Any], lineage: dict[str, Any], check_only: bool = False) -> Run:
+def open_run(
+    output_dir: str,
+    recipe: dict[str, Any],
+    lineage: dict[str, Any],
+    check_only: bool = False,
+    has_parts: bool = False,
+) -> Run:
     """Look at the output folder before anything is read, loaded or written.
 
     Args:
@@ -33,6 +40,7 @@ def open_run(output_dir: str, recipe: dict[str, Any], lineage: dict[str, Any], c
         recipe: the resolved recipe of this call.
         lineage: what this call would be made from.
         check_only: nothing will be written, so whatever is there does not matter.
+        has_parts: what lies there is worth keeping though there is no checkpoint, so that other settings are refused.
 
     Returns:
         A finished run with its scores, a run to go on with from its last checkpoint, or a new one.
@@ -57,10 +65,11 @@ def open_run(output_dir: str, recipe: dict[str, Any], lineage: dict[str, Any], c
     changed = changed_settings(read_recipe(str(folder / RECIPE)), recipe)
     results = folder / RESULTS
     checkpoint = get_last_checkpoint(str(folder))
-    if changed and (results.exists() or checkpoint):
+    is_begun = has_parts or results.exists() or checkpoint
+    if changed and is_begun:
         raise Refusal(f"{folder}: holds a run with other settings ({changed}); give another --output_dir")
     other = changed_inputs(folder / LINEAGE, lineage, resuming=not results.exists())
-    if other and (results.exists() or checkpoint):
+    if other and is_begun:
         raise Refusal(f"{folder}: {other} since this run began; give another --output_dir")
     if results.exists():
         try:

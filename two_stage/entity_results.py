@@ -157,13 +157,7 @@ class EntitySplit:
 
     def item_counts(self) -> np.ndarray:
         """Counts of each item that the bootstrap draws, a document where enough are marked, else a sentence."""
-        counts, documents = self.counts(), self.split.documents
-        if documents is None or len(np.unique(documents)) < LEAST_DOCUMENTS:
-            return counts
-        items, item = np.unique(documents, return_inverse=True)
-        sums = np.zeros((len(items), *counts.shape[1:]), dtype=np.int64)
-        np.add.at(sums, item, counts)
-        return sums
+        return documents_apart(self.counts(), self.split.documents)
 
     def final_scores(self, prefix: str) -> dict[str, float]:
         """All scores, the ends of their 95 % intervals, conlleval's figures, and how far probabilities are off.
@@ -200,6 +194,26 @@ class EntitySplit:
         return reliability(*self.sure_and_right(temperature))
 
 
+def documents_apart(counts: np.ndarray, documents: np.ndarray | None) -> np.ndarray:
+    """Counts of each item that a bootstrap draws: a document where enough are marked, else a sentence.
+
+    Sentences of one document belong together: what is right in one is often right in the others.
+
+    Args:
+        counts: of each sentence, int (sentences, types, 3).
+        documents: the number of each sentence's document, int (sentences,); None where none are marked.
+
+    Returns:
+        int (items, types, 3).
+    """
+    if documents is None or len(np.unique(documents)) < LEAST_DOCUMENTS:
+        return counts
+    items, item = np.unique(documents, return_inverse=True)
+    sums = np.zeros((len(items), *counts.shape[1:]), dtype=np.int64)
+    np.add.at(sums, item, counts)
+    return sums
+
+
 def write_predictions(path: Path, scored: EntitySplit) -> dict[str, int]:
     """Write predictions.jsonl: of each row its words, one predicted tag a word, the text, and entities in it.
 
@@ -218,6 +232,8 @@ def write_predictions(path: Path, scored: EntitySplit) -> dict[str, int]:
             if gold:
                 row["gold_tags"] = gold[number]
             row |= {"text": sentence.text, "entities": entities[number]}
+            if split.documents is not None:
+                row["document"] = int(split.documents[number])
             file.write(json.dumps(row, ensure_ascii=False).translate(LINE_ENDS) + "\n")
     counts = np.bincount(scored.found.kind, minlength=len(scored.types))
     return dict(zip(scored.types, counts.tolist(), strict=True))

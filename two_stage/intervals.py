@@ -24,12 +24,11 @@ def bootstrap_intervals(
     expected calibration error is, is biased once more in each resample, so its interval lies too high.
 
     Args:
-        statistic: takes counts, int64 (draws, items), how often each item was drawn in each resample, and returns
-            name → scores (draws,). It is asked in chunks of the resamples; a score may be nan where it is undefined.
+        statistic: as `resampled_scores` takes it; a score may be nan where it is undefined.
         items: how many were scored, at least 1; items that belong together (sentences of a document) count as one.
         resamples: draws of so many items; 2,000 put the ends of an interval within some 2 % of its width.
         level: the share of intervals that are meant to hold the true score, between 0 and 1.
-        seed: of the draws. The same seed draws the same items for every statistic, whatever the chunks are.
+        seed: of the draws.
 
     Returns:
         name → (lower, upper). Resamples where a score is nan are left out of its interval, and a score that is nan in
@@ -38,22 +37,47 @@ def bootstrap_intervals(
     Raises:
         ValueError: no item, no resample, a level out of range, or a statistic that gives no score for each draw.
     """
-    if items < 1 or resamples < 1 or not 0 < level < 1:
+    if not 0 < level < 1:
         raise ValueError(f"no interval at level {level} from {resamples} resamples of {items} items")
+    intervals = {}
+    for name, values in resampled_scores(statistic, items, resamples, seed).items():
+        defined = values[~np.isnan(values)]
+        if 2 * len(defined) >= resamples:
+            lower, upper = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]).tolist()
+            intervals[name] = (lower, upper)
+    return intervals
+
+
+def resampled_scores(
+    statistic: Callable[[np.ndarray], dict[str, np.ndarray]], items: int, resamples: int = 2000, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Scores of resamples of the items, drawn with replacement (Efron 1979, the bootstrap).
+
+    Of two models that are asked for the same items with the same seed, resample r holds the same items, so their scores
+    can be subtracted.
+
+    Args:
+        statistic: takes counts, int64 (draws, items), how often each item was drawn in each resample, and returns
+            name → scores (draws,). It is asked in chunks of the resamples.
+        items: how many were scored, at least 1; items that belong together (sentences of a document) count as one.
+        resamples: draws of so many items.
+        seed: of the draws. The same seed draws the same items for every statistic, whatever the chunks are.
+
+    Returns:
+        name → scores (resamples,), in the order of the draws; nan where the statistic gives it.
+
+    Raises:
+        ValueError: no item, no resample, or a statistic that gives no score for each draw.
+    """
+    if items < 1 or resamples < 1:
+        raise ValueError(f"no interval from {resamples} resamples of {items} items")
     scores: dict[str, list[np.ndarray]] = {}
     for counts in _draw_counts(items, resamples, seed):
         for name, values in statistic(counts).items():
             if np.shape(values) != (len(counts),):
                 raise ValueError(f"{name}: scores of shape {np.shape(values)} for {len(counts)} draws")
             scores.setdefault(name, []).append(values)
-    intervals = {}
-    for name, parts in scores.items():
-        values = np.concatenate(parts)
-        defined = values[~np.isnan(values)]
-        if 2 * len(defined) >= resamples:
-            lower, upper = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]).tolist()
-            intervals[name] = (lower, upper)
-    return intervals
+    return {name: np.concatenate(parts) for name, parts in scores.items()}
 
 
 def _draw_counts(items: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

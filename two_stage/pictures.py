@@ -105,8 +105,8 @@ def confusion_figure(confusion: np.ndarray, labels: list[str], title: str, items
     shares = np.ma.masked_array(confusion / np.maximum(totals, 1)[:, None])
     shares[totals == 0] = np.ma.masked
     is_counted = ~np.ma.getmaskarray(confusion)
-    figure = _new_figure()
-    axes = _inch_axes(figure, 0, 0, cell * size, cell * size)
+    figure = new_figure()
+    axes = inch_axes(figure, 0, 0, cell * size, cell * size)
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     axes.set(xlim=(0, size), ylim=(size, 0), xlabel="predicted", ylabel="gold", facecolor="#F2F2F2")
     axes.spines[:].set_visible(False)
@@ -118,7 +118,7 @@ def confusion_figure(confusion: np.ndarray, labels: list[str], title: str, items
     families, missing = fonts_of([*labels, title])
     _name_cells(axes, shown_labels(labels, missing), families, cell)
     is_numbered = any(missing.intersection(label) for label in labels)
-    _finish(figure, shown(title, missing), items.capitalize() + CAPTION + NUMBERED * is_numbered, families)
+    finish_figure(figure, shown(title, missing), items.capitalize() + CAPTION + NUMBERED * is_numbered, families)
     return figure
 
 
@@ -209,9 +209,9 @@ def draw_reliability(path: Path, curves: dict[str, "Reliability"], title: str, i
 @own_style()
 def reliability_figure(curves: dict[str, "Reliability"], title: str, items: str = "texts") -> "Figure":
     """The figure that `draw_reliability` writes."""
-    figure = _new_figure()
-    upper = _inch_axes(figure, 0, 1.3, 4.4, 4.4)
-    lower = _inch_axes(figure, 0, 0, 4.4, 1.05, sharex=upper)
+    figure = new_figure()
+    upper = inch_axes(figure, 0, 1.3, 4.4, 4.4)
+    lower = inch_axes(figure, 0, 0, 4.4, 1.05, sharex=upper)
     families, missing = fonts_of([*curves, title])
     (diagonal,) = upper.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
     fullest = max(int(bins.count.max()) for bins in curves.values())
@@ -236,7 +236,7 @@ def reliability_figure(curves: dict[str, "Reliability"], title: str, items: str 
     figure.align_ylabels()
     names = [*(shown(name, missing) for name in curves), "as often right as sure"]
     upper.legend([*lines, diagonal], names, loc="lower left", bbox_to_anchor=(0, 1), prop={"family": families})
-    _finish(figure, shown(title, missing), "", families)
+    finish_figure(figure, shown(title, missing), "", families)
     return figure
 
 
@@ -285,8 +285,8 @@ def learning_curves_figure(log_history: list[dict[str, float]], headline: dict[s
     if not training:
         return None
     families, missing = fonts_of(headline.values())
-    figure = _new_figure()
-    left = _inch_axes(figure, 0, 0, 4.4, 3.1)
+    figure = new_figure()
+    left = inch_axes(figure, 0, 0, 4.4, 3.1)
     losses = {"training": training, "validation": logged(log_history, "eval_loss")}
     lines = [_draw_curve(left, points, i) for i, points in enumerate(losses.values()) if points]
     left.set_ylabel("loss")
@@ -294,14 +294,14 @@ def learning_curves_figure(log_history: list[dict[str, float]], headline: dict[s
         left.legend(lines, list(losses), loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     scores = {shown(name, missing): logged(log_history, f"eval_{score}") for score, name in headline.items()}
     if any(scores.values()):
-        right = _inch_axes(figure, 5.5, 0, 4.4, 3.1, sharex=left)
+        right = inch_axes(figure, 5.5, 0, 4.4, 3.1, sharex=left)
         _draw_scores(right, {name: points for name, points in scores.items() if points}, families)
     for axes in figure.axes:
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(_integers(5))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(axis="y")
-    _finish(figure, "", "", families)
+    finish_figure(figure, "", "", families)
     return figure
 
 
@@ -334,8 +334,8 @@ def _draw_curve(axes: "Axes", points: Sequence[tuple[int, float]], place: int) -
 # --- Figures and files ------------------------------------------------------------------------------------------------
 
 
-def _new_figure() -> "Figure":
-    """An empty figure of 1 by 1 inch; `_finish` makes it as large as what is drawn."""
+def new_figure() -> "Figure":
+    """An empty figure of 1 by 1 inch; `finish_figure` makes it as large as what is drawn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -344,8 +344,8 @@ def _new_figure() -> "Figure":
     return figure
 
 
-def _inch_axes(figure: "Figure", left: float, bottom: float, width: float, height: float, **options: Any) -> "Axes":
-    """Axes at a place that is given in inches."""
+def inch_axes(figure: "Figure", left: float, bottom: float, width: float, height: float, **options: Any) -> "Axes":
+    """Axes at a place that is given in inches; `options` go to matplotlib's `add_axes`."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up), **options)
 
@@ -357,10 +357,16 @@ def _integers(most: int) -> Any:
     return MaxNLocator(most, integer=True)
 
 
-def _finish(figure: "Figure", title: str, caption: str, families: list[str]) -> None:
+def finish_figure(figure: "Figure", title: str, caption: str, families: list[str]) -> None:
     """Set title and caption above what is drawn, and make the canvas as large as all of it and a margin.
 
     So nothing can be cut off, however long a label is, and panels keep their size.
+
+    Args:
+        figure: of `new_figure`, drawn.
+        title: above all, bold; none if empty.
+        caption: below the title, small and grey; none if empty.
+        families: fonts that have the letters of both, of `fonts_of`.
     """
     box = figure.get_tightbbox()
     top = box.y1 + 0.12

@@ -25,12 +25,12 @@ SettingsT = TypeVar("SettingsT")
 TrainingT = TypeVar("TrainingT", bound=TrainingArguments)
 
 # A script that is given none of these is given no data, and runs the quickstart recipe.
-DATA_FLAGS = ("train_file", "validation_file", "test_file", "dataset")
+DATA_FLAGS = ("train_file", "validation_file", "test_file", "dataset", "stage_two")
 
 # The fields of TrainingArguments that --help shows; --help_all shows all hundred.
 COMMON_TRAINING_FLAGS = frozenset(
     "output_dir num_train_epochs max_steps learning_rate head_learning_rate layer_decay freeze_layers unfreeze_epochs "
-    "label_smoothing_factor weight_decay "
+    "min_steps freeze_encoder label_smoothing_factor weight_decay "
     "warmup_steps lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size "
     "eval_strategy save_strategy save_steps logging_steps seed use_cpu precision dataloader_num_workers "
     "activation_checkpointing torch_compile report_to push_to_hub".split()
@@ -43,6 +43,10 @@ NOT_IN_RECIPES = {"recipe", "help", "help_all", "hub_token"}  # `hf auth login` 
 
 class Refusal(Exception):
     """What the user gave cannot be used: one line that says what, where and how to mend it; exit code 2."""
+
+
+class Failure(Exception):
+    """Some of the work failed, and what was done is kept: one line that says what; exit code 1."""
 
 
 class FlagFormatter(HelpFormatter):
@@ -64,9 +68,9 @@ class FlagFormatter(HelpFormatter):
 class FlagParser(HfArgumentParser):
     """Transformers' dataclass parser, whose errors are one line that names the nearest real flag."""
 
-    def __init__(self, program: str, description: str, settings: type, training: type) -> None:
+    def __init__(self, program: str, description: str, *settings: type) -> None:
         super().__init__(
-            [settings, training],
+            settings,
             prog=program,
             description=description,
             usage=f"{program} [--recipe YAML] [--flag value ...]",
@@ -96,8 +100,8 @@ class FlagParser(HfArgumentParser):
 
     def hide_rare_flags(self) -> None:
         """Leave out of --help what most users never set."""
-        settings, training = self.dataclass_types
-        shown = COMMON_TRAINING_FLAGS - set(getattr(training, "takes_no_effect", ()))
+        settings, *training = self.dataclass_types
+        shown = COMMON_TRAINING_FLAGS - {name for each in training for name in getattr(each, "takes_no_effect", ())}
         shown = shown.union(own_flags(settings), ("help", "recipe"))
         for action in self._actions:
             if action.dest not in shown:
@@ -127,23 +131,8 @@ def parse_flags(
     Raises:
         Refusal: an unknown flag or key, a value of the wrong type, a recipe that cannot be read.
     """
-    typed = list(sys.argv[1:] if argv is None else argv)
     parser = FlagParser(Path(sys.argv[0]).name, description.split("\n\n")[0], settings, training)
-    if "--help_all" not in typed:
-        parser.hide_rare_flags()
-    alone, unknown = parser.parse_known_args(typed)
-    if unknown:
-        parser.error(f"unknown flag {unknown[0]}{parser.nearest(unknown[0].split('=')[0].removeprefix('--'))}")
-    no_data = alone.recipe is None and not any(getattr(alone, flag, None) for flag in DATA_FLAGS)
-    recipe = quickstart if no_data else alone.recipe
-    namespace = parser.parse_args((recipe_flags(recipe, parser) if recipe else []) + typed)
-    if no_data:
-        say(f"No data given: running the quickstart recipe {recipe}")
-    values = {name: value for name, value in vars(namespace).items() if name not in ("recipe", "help_all")}
-    try:
-        filled = parser.parse_dict(values)
-    except ValueError as error:
-        raise Refusal(" ".join(str(error).split())) from error
+    filled, values = fill_settings(argv, parser, quickstart)
     stock = vars(FlagParser("", "", settings, TrainingArguments).parse_args([]))
     # written even at their default, which may change
     spoken = (COMMON_TRAINING_FLAGS - set(getattr(training, "takes_no_effect", ()))) | own_flags(settings)
@@ -156,6 +145,52 @@ def parse_flags(
         and (name in spoken or not value == stock.get(name) == ours[name])
     }
     return filled[0], filled[1], resolved
+
+
+def parse_settings(
+    argv: list[str] | None, settings: type[SettingsT], quickstart: str, description: str
+) -> tuple[SettingsT, dict[str, Any]]:
+    """Parse the command line of a script that trains nothing itself: `parse_flags` without training's flags.
+
+    Returns:
+        The filled dataclass, and the resolved recipe: all its flags that have a value.
+
+    Raises:
+        Refusal: see `parse_flags`.
+    """
+    parser = FlagParser(Path(sys.argv[0]).name, description.split("\n\n")[0], settings)
+    filled, values = fill_settings(argv, parser, quickstart)
+    kept = {name: value for name, value in values.items() if name != "check_only" and value is not None}
+    return filled[0], kept
+
+
+def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -> tuple[Any, dict[str, Any]]:
+    """The parser's dataclasses, filled from recipe and typed flags, and all values by the names of their flags.
+
+    Args:
+        argv: the typed flags; None takes them from `sys.argv`.
+        parser: of the script.
+        quickstart: the recipe that runs when neither a recipe nor data is given.
+
+    Raises:
+        Refusal: see `parse_flags`.
+    """
+    typed = list(sys.argv[1:] if argv is None else argv)
+    if "--help_all" not in typed:
+        parser.hide_rare_flags()
+    alone, unknown = parser.parse_known_args(typed)
+    if unknown:
+        parser.error(f"unknown flag {unknown[0]}{parser.nearest(unknown[0].split('=')[0].removeprefix('--'))}")
+    no_data = alone.recipe is None and not any(getattr(alone, flag, None) for flag in DATA_FLAGS)
+    recipe = quickstart if no_data else alone.recipe
+    namespace = parser.parse_args((recipe_flags(recipe, parser) if recipe else []) + typed)
+    if no_data:
+        say(f"No data given: running the quickstart recipe {recipe}")
+    values = {name: value for name, value in vars(namespace).items() if name not in ("recipe", "help_all")}
+    try:
+        return parser.parse_dict(values), values
+    except ValueError as error:
+        raise Refusal(" ".join(str(error).split())) from error
 
 
 def read_recipe(path: str) -> dict[str, Any]:
@@ -244,7 +279,7 @@ def run_script(main: Callable[[list[str]], object]) -> NoReturn:
         elif int(os.environ.get("LOCAL_RANK", 0)) == 0:  # once a machine: its files may be others
             print(f"{script}: {refusal}", file=sys.stderr)
         sys.exit(2)
-    except FloatingPointError as error:
+    except (Failure, FloatingPointError) as error:
         print(f"{script}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

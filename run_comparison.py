@@ -1,0 +1,512 @@
+"""Did stage one pay off? The same stage two from the checkpoint with and without it, over seeds and shares of labels.
+
+    python run_comparison.py
+    python run_comparison.py --task sentiment --checkpoint bert-base-uncased --stage_one outputs/news \\
+        --stage_two recipes/quickstart/sentiment.yaml
+    python run_comparison.py --recipe recipes/quickstart/comparison.yaml --output_dir outputs/mine
+
+Every arm (a checkpoint to start from) × share of the labels × seed is one run of run_sentiment.py or run_ner.py in a
+folder of its own; stage one is run first where it is given as a recipe. Runs go on side by side, and a run that is
+finished is not done again. Then arms are held against the base, seed by seed and text by text, and report.html says
+whether stage one paid off, how sure that is, what it cost, and with how few labels it matters.
+"""
+
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from two_stage.checkpoints import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results, write_whole
+from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
+from two_stage.comparison_report import write_report
+from two_stage.corpus_report import LABELLED_FORMATS, held_out_texts
+from two_stage.handoff import Checkpoint, open_checkpoint, trace_lineage
+from two_stage.recipe import Failure, Refusal, check_range, parse_settings, read_recipe, run_script, say
+from two_stage.report import HEADLINES
+from two_stage.seeds import check_seed_range
+from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
+
+SCRIPT, QUICKSTART = "run_comparison.py", "recipes/quickstart/comparison.yaml"
+HOME = Path(__file__).parent
+STAGE_TWO = {"sentiment": "run_sentiment.py", "ner": "run_ner.py"}
+BASE = "base"  # the arm that all others are held against
+ARMS = (BASE, "stage_one", "task_adaptive", "both", "heads_as_is", "scratch")
+PROBE_RATE = 1e-3  # a head that learns alone moves little at 5e-5 and would lose by its rate, not by its features
+LINKED = ("checkpoint", "output_dir", "seed", "seeds", "max_train_samples", "train_fraction", "sample_seed")
+
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Settings:
+    """What is compared."""
+
+    task: str | None = field(default=None, metadata={"help": "what stage two does", "choices": tuple(STAGE_TWO)})
+    checkpoint: str | None = field(default=None, metadata={"help": "the base: a BERT as it is, before stage one"})
+    stage_one: list[str] | None = field(
+        default=None,
+        metadata={"help": "a recipe of run_pretraining.py to run, or the folder that it left; several as NAME=RECIPE"},
+    )
+    stage_two: str | None = field(
+        default=None, metadata={"help": "the recipe of stage two, the same for all arms; it names a test split"}
+    )
+    task_adaptive: str | None = field(
+        default=None, metadata={"help": "a recipe of run_pretraining.py for the task's own training texts"}
+    )
+    arms: list[str] = field(
+        default_factory=lambda: [BASE, "stage_one"],
+        metadata={"help": "what is held against base; the verdict is about the first", "choices": ARMS},
+    )
+    doses: list[float] | None = field(
+        default=None, metadata={"help": "also after so many per cent of the first stage one's steps, such as 10 30"}
+    )
+    fractions: list[float] = field(
+        default_factory=lambda: [1.0, 5.0, 10.0, 25.0, 100.0],
+        metadata={"help": "per cent of the labelled rows to learn from, a curve of them"},
+    )
+    seeds: list[int] = field(
+        default_factory=lambda: [0, 1, 2, 3, 4], metadata={"help": "of stage two; five tell more than three"}
+    )
+    score: str | None = field(default=None, metadata={"help": "what is compared (macro_f1; ner: f1)"})
+    workers: int | None = field(default=None, metadata={"help": "runs at once (one a GPU; else the cores, 4 at most)"})
+    keep_models: bool = field(default=False, metadata={"help": "keep the weights of every run of stage two"})
+    output_dir: str = field(default="outputs/comparison", metadata={"help": "one comparison a folder"})
+    check_only: bool = field(default=False, metadata={"help": "check everything and say what would run"})
+
+    def __post_init__(self) -> None:
+        """Refuse what is missing, out of range, or does not go together."""
+        for name in ("task", "checkpoint", "stage_two"):
+            if getattr(self, name) is None:
+                raise Refusal(f"--{name}: is missing; it is {FLAG_HINTS[name]}")
+        for name in ("fractions", "doses"):
+            shares = getattr(self, name)
+            top = "at most 100" if name == "fractions" else "below 100"
+            fits = all(0 < share <= 100 and (share < 100 or name == "fractions") for share in shares or ())
+            if not fits or sorted(set(shares or ())) != (shares or []):
+                raise Refusal(f"--{name} {' '.join(f'{s:g}' for s in shares)}: per cent, above 0, {top}, ascending")
+        check_range(self, 1, math.inf, "workers")
+        check_seed_range(self.seeds)
+        if len(set(self.seeds)) < len(self.seeds) or len(set(self.arms)) < len(self.arms):
+            raise Refusal("--seeds, --arms: name each once")
+        scores = SCORES[str(self.task)]
+        self.score = self.score or scores[0]
+        if self.score not in scores:
+            raise Refusal(f"--score {self.score}: of task {self.task} can be compared: {', '.join(scores)}")
+        self.check_arms()
+
+    def check_arms(self) -> None:
+        """Refuse arms without what they are made from."""
+        self.arms = [BASE, *(arm for arm in self.arms if arm != BASE)]
+        needs = {"stage_one": ("stage_one", "both"), "task_adaptive": ("task_adaptive", "both")}
+        for flag, arms in needs.items():
+            if not getattr(self, flag) and (wanting := [arm for arm in arms if arm in self.arms]):
+                raise Refusal(f"--arms {wanting[0]}: needs --{flag}, {FLAG_HINTS[flag]}")
+            if getattr(self, flag) and not set(arms) & set(self.arms) and "heads_as_is" not in self.arms:
+                raise Refusal(f"--{flag}: no arm uses it; add {flag} to --arms")
+        if self.doses and "stage_one" not in self.arms:
+            raise Refusal("--doses: are of stage one; add stage_one to --arms")
+        if len(self.arms) == 1:
+            raise Refusal("--arms: nothing to hold against base; add stage_one, or another")
+
+
+FLAG_HINTS = {
+    "task": "sentiment or ner",
+    "checkpoint": "the BERT as it is before stage one: a folder, or a Hub id",
+    "stage_two": "a recipe of run_sentiment.py or run_ner.py",
+    "stage_one": "a recipe of run_pretraining.py, or the folder that it left",
+    "task_adaptive": "a recipe of run_pretraining.py",
+}
+
+# --- Arms and their stage one -----------------------------------------------------------------------------------------
+
+
+def is_recipe(value: str) -> bool:
+    """Whether a value of --stage_one is a recipe to run, rather than a checkpoint."""
+    return value.endswith((".yaml", ".yml"))
+
+
+def named_stages(settings: Settings) -> dict[str, str]:
+    """Each stage one by the name of its arm: NAME=VALUE, or the value alone, whose arm is `stage_one`.
+
+    Raises:
+        Refusal: a name twice, or one that is taken or cannot be a folder's.
+    """
+    stages: dict[str, str] = {}
+    for value in settings.stage_one or ():
+        name, separator, rest = value.partition("=")
+        name, rest = (name, rest) if separator else ("stage_one", value)
+        if name in stages or (name in ARMS and name != "stage_one") or not name.replace("_", "").isalnum() or not rest:
+            raise Refusal(f"--stage_one {value}: give each a name of its own, of letters and digits, as NAME=RECIPE")
+        stages[name] = rest
+    return stages
+
+
+class Plan:
+    """What runs: the arms, stage one of each, and every cell."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.folder = settings, Path(settings.output_dir)
+        self.stages = named_stages(settings)
+        self.pretraining: list[PlannedRun] = []
+        self.needs: dict[str, tuple[str, ...]] = {}  # of an arm: the runs of stage one
+        self.arms = [Arm(BASE, "the checkpoint as it is", "the base", str(settings.checkpoint))]
+        for name in settings.arms[1:]:
+            getattr(self, f"add_{name}")()
+        self.cells = [
+            Cell(arm.name, fraction, seed, self.folder / "cells" / arm.name / f"{fraction:g}-percent" / f"seed-{seed}")
+            for seed in settings.seeds
+            for fraction in settings.fractions
+            for arm in self.arms
+        ]
+
+    def stage_folder(self, name: str) -> Path:
+        """Where a stage one that is run here goes."""
+        return self.folder / "pretraining" / name
+
+    def run_stage(self, name: str, recipe: str, start: str, needs: tuple[str, ...], *flags: str) -> None:
+        """Plan one run of stage one, once."""
+        if name not in [run.name for run in self.pretraining]:
+            folder = self.stage_folder(name)
+            command = [str(HOME / "run_pretraining.py"), "--recipe", recipe, "--checkpoint", start]
+            command += ["--output_dir", str(folder), "--disable_tqdm", "true", *flags, *self.leakage_flags(recipe)]
+            self.pretraining.append(PlannedRun(name, tuple(command), folder, needs, resumes=True, kind=name))
+
+    def leakage_flags(self, recipe: str) -> list[str]:
+        """Have stage one look for the test texts in its corpus, unless its recipe says where to look."""
+        tests = self.stage_two_files("test_file")
+        return ["--held_out_file", *tests] if tests and "held_out_file" not in read_recipe(recipe) else []
+
+    def stage_two_files(self, flag: str) -> list[str]:
+        """The files that the recipe of stage two names."""
+        value = read_recipe(str(self.settings.stage_two)).get(flag, [])
+        return [value] if isinstance(value, str) else value
+
+    def use_stage(self, name: str) -> tuple[str, tuple[Path, ...], tuple[str, ...]]:
+        """A stage one's checkpoint, its folders, and the runs that it needs; planned if it is a recipe."""
+        value = self.stages[name]
+        if not is_recipe(value):
+            return value, (Path(value),) if Path(value).is_dir() else (), ()
+        doses = self.settings.doses if name == next(iter(self.stages)) else None
+        keep = ["--keep_at", *(f"{dose:g}" for dose in doses)] if doses else []
+        self.run_stage(name, value, str(self.settings.checkpoint), (), *keep)
+        return str(self.stage_folder(name)), (self.stage_folder(name),), (name,)
+
+    def add(self, arm: Arm, needs: tuple[str, ...]) -> None:
+        """Add an arm that needs runs of stage one."""
+        self.arms.append(arm)
+        self.needs[arm.name] = needs
+
+    def add_stage_one(self) -> None:
+        """An arm a stage one, and one a dose of the first."""
+        for name, value in self.stages.items():
+            checkpoint, stages, needs = self.use_stage(name)
+            spoken = "stage one" if name == "stage_one" else f"stage one ({name})"
+            self.add(Arm(name, f"after stage one: {value}", spoken, checkpoint, stages), needs)
+        first = next(iter(self.stages))
+        checkpoint, stages, needs = self.use_stage(first)
+        for dose in self.settings.doses or ():
+            spoken = f"{dose:g} % of stage one"
+            kept = str(Path(checkpoint, "kept", f"{dose:g}-percent"))
+            title = f"after {dose:g} % of the steps of {first}"
+            self.add(Arm(f"{first}@{dose:g}", title, spoken, kept, stages, dose, first), needs)
+
+    def add_task_adaptive(self) -> None:
+        """Stage one on the task's own training texts."""
+        self.run_stage(
+            "task_adaptive", str(self.settings.task_adaptive), str(self.settings.checkpoint), (), *self.own()
+        )
+        folder = self.stage_folder("task_adaptive")
+        title = "after stage one on the task's own training texts, labels left out"
+        self.add(
+            Arm("task_adaptive", title, "task-adaptive stage one", str(folder), (folder,)),
+            ("task_adaptive",),
+        )
+
+    def add_both(self) -> None:
+        """Stage one on the domain's text, then on the task's own."""
+        checkpoint, stages, needs = self.use_stage(next(iter(self.stages)))
+        self.run_stage("both", str(self.settings.task_adaptive), checkpoint, needs, *self.own())
+        folder = self.stage_folder("both")
+        title = "after stage one on the domain's text, then on the task's own"
+        self.add(Arm("both", title, "both kinds of stage one in turn", str(folder), (*stages, folder)), ("both",))
+
+    def add_heads_as_is(self) -> None:
+        """A head on stage one's pooled output, which stays as pretraining left it."""
+        checkpoint, stages, needs = str(self.settings.checkpoint), (), ()
+        if self.stages:
+            checkpoint, stages, needs = self.use_stage(next(iter(self.stages)))  # type: ignore[assignment]
+        title = f"the encoder as pretraining left it, frozen; the head alone learns, at {PROBE_RATE:g}"
+        self.add(Arm("heads_as_is", title, "a frozen encoder", checkpoint, stages), needs)
+
+    def add_scratch(self) -> None:
+        """The same architecture without anything learnt."""
+        self.add(
+            Arm(
+                "scratch",
+                "the same architecture from random weights",
+                "starting from random weights",
+                str(self.stage_folder("scratch")),
+            ),
+            (),
+        )
+
+    def own(self) -> list[str]:
+        """The flags that give stage one the task's own texts."""
+        return ["--train_file", str(self.folder / "task_texts.jsonl"), "--text_column", "text"]
+
+    def cell_command(self, arm: Arm, cell: Cell) -> tuple[str, ...]:
+        """The command line of a cell."""
+        command = [str(HOME / STAGE_TWO[str(self.settings.task)]), "--recipe", str(self.settings.stage_two)]
+        command += ["--checkpoint", arm.checkpoint, "--output_dir", str(cell.folder), "--seeds", str(cell.seed)]
+        command += ["--disable_tqdm", "true"]
+        if cell.fraction < 100:  # a sample of its own under each seed: what few labels were drawn is chance, too
+            command += ["--train_fraction", f"{cell.fraction / 100:g}", "--sample_seed", str(cell.seed)]
+        if arm.name == "heads_as_is":
+            command += ["--freeze_encoder", "--head_learning_rate", str(PROBE_RATE)]
+        return tuple(command)
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """All runs in the order in which they begin: all of stage one, then seed after seed."""
+        arms = {arm.name: arm for arm in self.arms}
+        return self.pretraining + [
+            PlannedRun(
+                cell_name(cell),
+                self.cell_command(arms[cell.arm], cell),
+                cell.folder,
+                self.needs.get(cell.arm, ()),
+                kind=f"{cell.fraction:g}",
+            )
+            for cell in self.cells
+        ]
+
+
+def cell_name(cell: Cell) -> str:
+    """What is said of a cell."""
+    return f"{cell.arm}, {cell.fraction:g} % of the labels, seed {cell.seed}"
+
+
+# --- Before anything runs ---------------------------------------------------------------------------------------------
+
+
+def check_stage_two(plan: Plan) -> None:
+    """Refuse a recipe of stage two that sets what the comparison sets, or that has no test split.
+
+    Raises:
+        Refusal: naming the recipe and the key.
+    """
+    path = str(plan.settings.stage_two)
+    recipe = read_recipe(path)
+    for key in ("max_train_samples", "train_fraction", "sample_seed", "freeze_encoder"):
+        if key in recipe:
+            raise Refusal(f"{path}: {key} is set by the comparison itself; leave it out of the recipe of stage two")
+    if "test_file" not in recipe and "dataset" not in recipe:
+        raise Refusal(f"{path}: names no test_file, and a comparison is made on test texts")
+
+
+def check_checkpoints(plan: Plan, base: Checkpoint) -> dict[str, str]:
+    """Open every checkpoint that is there already; returns the weights' hashes of all stages one.
+
+    Raises:
+        Refusal: one that cannot be used, or lacks a dose; `scratch` beside a base that has no weights.
+    """
+    if base.weights_sha256 is None and "scratch" in plan.settings.arms:
+        raise Refusal(f"--arms scratch: checkpoint {base.name} has no weights, so base starts from scratch already")
+    hashes = {}
+    for arm in plan.arms[1:]:
+        if arm.name in plan.needs and not plan.needs[arm.name] and arm.name != "scratch":
+            found = open_checkpoint(arm.checkpoint)
+            hashes[arm.checkpoint] = str(found.weights_sha256)
+            started = (found.lineage or {}).get("checkpoint", {}).get("weights_sha256", base.weights_sha256)
+            if arm.stages and arm.dose is None and started != base.weights_sha256:
+                say(f"! {arm.checkpoint} went on from other weights than {base.name}: what differs is not it alone")
+    return hashes
+
+
+def trace_comparison(plan: Plan) -> dict[str, Any]:
+    """What the comparison is made from: recipes, labelled files, and checkpoints, all with their hashes."""
+    settings, recipe = plan.settings, read_recipe(str(plan.settings.stage_two))
+    data: dict[str, list[str] | None] = {
+        f"{split}_file": plan.stage_two_files(f"{split}_file") for split in ("train", "validation", "test")
+    }
+    recipes = [str(settings.stage_two), settings.task_adaptive, *plan.stages.values()]
+    data["recipes"] = [path for path in recipes if path and is_recipe(path)]
+    base = open_checkpoint(settings.checkpoint)
+    lineage = trace_lineage(SCRIPT, base, data, (*LABELLED_FORMATS, "yaml", "yml"), rows_a_step=0)
+    lineage["data"]["stage_one"] = check_checkpoints(plan, base)
+    if "dataset" in recipe:
+        lineage["data"]["dataset"] = {str(recipe["dataset"]): str(recipe.get("dataset_revision"))}
+    return lineage
+
+
+def check_scripts(plan: Plan) -> None:
+    """Have every script check its recipe and data, all at once, before the first run.
+
+    Raises:
+        Refusal: in the script's own words.
+    """
+    begun = [run for run in plan.pretraining if not run.folder.exists()]
+    first = min(plan.cells, key=lambda cell: cell.fraction)
+    commands = [plan.cell_command(plan.arms[0], first)]
+    for run in begun:
+        command = list(run.command)
+        command[command.index("--checkpoint") + 1] = str(plan.settings.checkpoint)  # its own may not be there yet
+        commands.append(tuple(command))
+    say(f"Checking {len(commands)} recipe{'s' if len(commands) > 1 else ''} and the data")
+    checks = [
+        subprocess.Popen([sys.executable, *command, "--check_only"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for command in commands
+    ]
+    for check in checks:
+        output = check.communicate()[0].decode(errors="replace").strip()
+        if check.returncode:
+            for other in checks:
+                other.kill()
+            raise Refusal(f"stage {'two' if check is checks[0] else 'one'}: {output.splitlines()[-1]}")
+
+
+def prepare_folder(plan: Plan) -> None:
+    """Write what some arms start from: the task's own texts, and a checkpoint without weights."""
+    texts = plan.folder / "task_texts.jsonl"
+    if "task_adaptive" in plan.settings.arms or "both" in plan.settings.arms:
+        column = read_recipe(str(plan.settings.stage_two)).get("text_column", "text")
+        found = held_out_texts(plan.stage_two_files("train_file"), column)
+        if not found:
+            raise Refusal(f"{plan.settings.stage_two}: names no train_file, whose texts task_adaptive goes on with")
+        write_whole(texts, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in found))
+    if "scratch" in plan.settings.arms:
+        base = open_checkpoint(plan.settings.checkpoint)
+        base.config.save_pretrained(plan.stage_folder("scratch"))
+        base.tokenizer.save_pretrained(plan.stage_folder("scratch"))
+
+
+# --- Running ----------------------------------------------------------------------------------------------------------
+
+
+def finish_cell(run: PlannedRun, settings: Settings) -> str:
+    """Say how well a finished run did; of stage two drop the weights, which nobody needs any more.
+
+    Raises:
+        Refusal: the test split was not scored, or not by this score.
+    """
+    results = read_json(run.folder / RESULTS)
+    if run.resumes:
+        return f"masked-word loss {results['eval_mlm_loss']:.3f}" if "eval_mlm_loss" in results else "done"
+    name = f"test_{settings.score}"
+    if name not in results:
+        found = sorted(score.removeprefix("test_") for score in results if score.startswith("test_"))
+        scores = ", ".join(score for score in found if score in HEADLINES) or "none: has the test split labels?"
+        raise Refusal(f"{run.folder}: no {settings.score} of the test split; there are {scores}")
+    if not settings.keep_models:
+        for weights in [run.folder / "model.safetensors", *run.folder.glob("checkpoint-*/*.*")]:
+            weights.unlink(missing_ok=True)
+    return f"{HEADLINES[str(settings.score)]} {results[name]:.3f}"
+
+
+def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], hours: float) -> dict[str, Any]:
+    """What comparison.json says besides the findings: settings, lineage, how to run it again."""
+    settings = {f"stage one, {name}": recipe_or_name(value) for name, value in plan.stages.items()}
+    if plan.settings.task_adaptive:
+        settings["task-adaptive stage one"] = recipe_or_name(plan.settings.task_adaptive)
+    settings |= {"stage two": read_recipe(str(plan.settings.stage_two)), "comparison": recipe}
+    machine = f"{os.cpu_count()} CPU cores, {len(device_slots(plan.settings.workers))} runs at once"
+    traced = {"commit": lineage["commit"], "versions": lineage["versions"], "machine": machine}
+    return {
+        "settings": settings,
+        "lineage": traced | {"test_file": lineage["data"].get("test_file", {})},
+        "command": shlex.join(["python", SCRIPT, "--recipe", str(plan.folder / RECIPE), "--output_dir", "ANOTHER"]),
+        "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "hours": hours,
+    }
+
+
+def recipe_or_name(value: str) -> dict[str, Any]:
+    """The content of a recipe, or the name of a checkpoint."""
+    return read_recipe(value) if is_recipe(value) else {"checkpoint": value}
+
+
+def flat_results(comparison: dict[str, Any]) -> dict[str, float]:
+    """The differences as all_results.json has them: ARM_PERCENT_difference, and its interval and p-value."""
+    names = {"difference": "mean", "difference_low": "low", "difference_high": "high", "p_value": "p_value"}
+    return {
+        f"{row['arm']}_{row['fraction']:g}_{name}": row[key]
+        for row in comparison["differences"]
+        for name, key in names.items()
+        if row[key] is not None
+    }
+
+
+# --- Main -------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Run the comparison; returns the differences that stand in all_results.json."""
+    started = time.time()
+    settings, recipe = parse_settings(argv, Settings, QUICKSTART, __doc__)
+    plan = Plan(settings)
+    check_stage_two(plan)
+    lineage = trace_comparison(plan)
+    has_parts = Path(plan.folder, RECIPE).is_file()
+    run = open_run(settings.output_dir, recipe, lineage, settings.check_only, has_parts)
+    if run.scores is not None:
+        return left_as_it_is(run)
+    check_scripts(plan)
+    slots = device_slots(settings.workers)
+    say(
+        f"{len(plan.pretraining)} runs of stage one and {len(plan.cells)} of stage two: {len(plan.arms)} arms × "
+        f"{len(settings.fractions)} shares of the labels × {len(settings.seeds)} seeds, {len(slots)} at once"
+    )
+    if settings.check_only:
+        return {}
+    if not has_parts:
+        begin_run(run, recipe, lineage)
+    with locked(plan.folder) as lock:
+        return run_and_report(plan, run, lineage, recipe, slots, lock, started)
+
+
+def run_and_report(
+    plan: Plan,
+    run: Run,
+    lineage: dict[str, Any],
+    recipe: dict[str, Any],
+    slots: list[dict[str, str]],
+    lock: int,
+    started: float,
+) -> dict[str, float]:
+    """Run what is not finished, hold the arms against the base, and write the report.
+
+    Raises:
+        Failure: some runs failed; the report says so, too.
+    """
+    prepare_folder(plan)
+    runs = SideBySide(plan.runs, slots, plan.folder / "logs", lock, lambda done: finish_cell(done, plan.settings))
+    outcomes = runs.run_all()
+    cells = [cell._replace(**outcomes[cell_name(cell)]._asdict()) for cell in plan.cells]
+    comparison = compare(str(plan.settings.task), str(plan.settings.score), plan.arms, cells)
+    hours = (time.time() - started) / 3600
+    comparison |= described(plan, lineage, recipe, hours)
+    failed = {name: outcome for name, outcome in outcomes.items() if outcome.status != FINISHED}
+    comparison["notes"] = [f"{name}: {outcome.status}: {outcome.reason}" for name, outcome in failed.items()]
+    write_whole(plan.folder / "comparison.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
+    made = write_report(plan.folder, comparison)
+    say(f"\n{comparison_table(comparison)}\n\n{plan.folder}: {', '.join(made)}, comparison.json")
+    if failed:
+        name, outcome = next(iter(failed.items()))
+        raise Failure(
+            f"{len(failed)} of {len(outcomes)} runs did not finish, such as {name}: {outcome.reason}; "
+            "the same command tries them again"
+        )
+    scores = flat_results(comparison)
+    write_results(plan.folder, scores)
+    return scores
+
+
+if __name__ == "__main__":
+    run_script(main)
