@@ -512,7 +512,7 @@ def svg_element(figure: "Figure", name: str, alternative: str) -> str:
 
     written = io.BytesIO()
     with own_style(), matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(written, format="svg", transparent=True)
     root = ElementTree.fromstring(written.getvalue())  # the parser drops the comments, which hold the texts
     for parent in list(root.iter()):
         for child in list(parent):

@@ -4,8 +4,10 @@ The page, `comparison.html.jinja`, holds what is said of everything; here the nu
 read.
 """
 
+import json
 import math
 import re
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -221,7 +223,7 @@ def _key_facts(comparison: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("Change", _with_unit(headline["mean"], comparison), f"{comparison['score_name']}{lower}"),
         ("95 % interval", _difference_interval(headline, comparison["points"]), f"{arm} minus {comparison['base']}"),
         ("Seeds better", _better(headline, comparison), "the same seeds in both"),
-        ("Tested on", items, "that no model saw in training"),
+        ("Tested on", items, "the same for all arms"),
         ("Labelled rows", _count_text(rows_of(comparison, headline["fraction"])), f"{percent} of what there is"),
     ]
     cost = next((row["cost"] for row in comparison["arms"] if row["name"] == arm), None)
@@ -570,3 +572,16 @@ def _markdown_row(comparison: dict[str, Any], fraction: float, row: dict[str, An
         row["word"],
     ]
     return [f"**{cell}**" if row["is_headline"] and cell else cell for cell in cells]
+
+
+def main(folders: list[str]) -> None:
+    """Write the reports of finished comparisons anew, from their comparison.json."""
+    if not folders or not all(Path(folder, "comparison.json").is_file() for folder in folders):
+        sys.exit(f"no comparison.json in {' '.join(folders) or 'no folder'}")
+    for folder in folders:
+        comparison = json.loads(Path(folder, "comparison.json").read_text(encoding="utf-8"))
+        print(f"{folder}: {', '.join(write_report(Path(folder), comparison))}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
