@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from two_stage.checkpoints import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results, write_whole
@@ -39,7 +40,6 @@ STAGE_TWO = {"sentiment": "run_sentiment.py", "ner": "run_ner.py"}
 BASE = "base"  # the arm that all others are held against
 ARMS = (BASE, "stage_one", "task_adaptive", "both", "heads_as_is", "scratch")
 PROBE_RATE = 1e-3  # a head that learns alone moves little at 5e-5 and would lose by its rate, not by its features
-LINKED = ("checkpoint", "output_dir", "seed", "seeds", "max_train_samples", "train_fraction", "sample_seed")
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
@@ -108,7 +108,8 @@ class Settings:
         for flag, arms in needs.items():
             if not getattr(self, flag) and (wanting := [arm for arm in arms if arm in self.arms]):
                 raise Refusal(f"--arms {wanting[0]}: needs --{flag}, {FLAG_HINTS[flag]}")
-            if getattr(self, flag) and not set(arms) & set(self.arms) and "heads_as_is" not in self.arms:
+            users = {*arms, "heads_as_is"} if flag == "stage_one" else set(arms)
+            if getattr(self, flag) and not users & set(self.arms):
                 raise Refusal(f"--{flag}: no arm uses it; add {flag} to --arms")
         if self.doses and "stage_one" not in self.arms:
             raise Refusal("--doses: are of stage one; add stage_one to --arms")
@@ -180,8 +181,13 @@ class Plan:
 
     def leakage_flags(self, recipe: str) -> list[str]:
         """Have stage one look for the test texts in its corpus, unless its recipe says where to look."""
-        tests = self.stage_two_files("test_file")
-        return ["--held_out_file", *tests] if tests and "held_out_file" not in read_recipe(recipe) else []
+        tests, one, two = (
+            self.stage_two_files("test_file"),
+            read_recipe(recipe),
+            read_recipe(str(self.settings.stage_two)),
+        )
+        readable = two.get("text_column", "text") in ("text", one.get("text_column"))  # stage one knows no other column
+        return ["--held_out_file", *tests] if tests and readable and "held_out_file" not in one else []
 
     def stage_two_files(self, flag: str) -> list[str]:
         """The files that the recipe of stage two names."""
@@ -259,7 +265,12 @@ class Plan:
 
     def own(self) -> list[str]:
         """The flags that give stage one the task's own texts."""
-        return ["--train_file", str(self.folder / "task_texts.jsonl"), "--text_column", "text"]
+        return ["--train_file", str(self.task_texts), "--text_column", "text"]
+
+    @property
+    def task_texts(self) -> Path:
+        """Where the task's own training texts go, for stage one to read."""
+        return self.folder / "task_texts.jsonl"
 
     def cell_command(self, arm: Arm, cell: Cell) -> tuple[str, ...]:
         """The command line of a cell."""
@@ -352,13 +363,24 @@ def check_scripts(plan: Plan) -> None:
     Raises:
         Refusal: in the script's own words.
     """
-    begun = [run for run in plan.pretraining if not run.folder.exists()]
-    first = min(plan.cells, key=lambda cell: cell.fraction)
-    commands = [plan.cell_command(plan.arms[0], first)]
-    for run in begun:
-        command = list(run.command)
-        command[command.index("--checkpoint") + 1] = str(plan.settings.checkpoint)  # its own may not be there yet
-        commands.append(tuple(command))
+    with TemporaryDirectory() as folder:
+        texts = Path(folder, "task_texts.jsonl")  # into the comparison's own folder nothing goes before all is well
+        write_task_texts(plan, texts)
+        commands = [plan.cell_command(plan.arms[0], min(plan.cells, key=lambda cell: cell.fraction))]
+        for run in plan.pretraining:
+            if not run.folder.exists():
+                command = [str(texts) if word == str(plan.task_texts) else word for word in run.command]
+                command[command.index("--checkpoint") + 1] = str(plan.settings.checkpoint)  # its own may not be there
+                commands.append(tuple(command))
+        check_commands(commands)
+
+
+def check_commands(commands: list[tuple[str, ...]]) -> None:
+    """Call scripts with --check_only, all at once, that of stage two first.
+
+    Raises:
+        Refusal: in the script's own words.
+    """
     say(f"Checking {len(commands)} recipe{'s' if len(commands) > 1 else ''} and the data")
     checks = [
         subprocess.Popen([sys.executable, *command, "--check_only"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -372,15 +394,23 @@ def check_scripts(plan: Plan) -> None:
             raise Refusal(f"stage {'two' if check is checks[0] else 'one'}: {output.splitlines()[-1]}")
 
 
-def prepare_folder(plan: Plan) -> None:
-    """Write what some arms start from: the task's own texts, and a checkpoint without weights."""
-    texts = plan.folder / "task_texts.jsonl"
+def write_task_texts(plan: Plan, path: Path) -> None:
+    """Write the texts of stage two's train files, labels left out, if an arm goes on pretraining with them.
+
+    Raises:
+        Refusal: the recipe of stage two names no train file.
+    """
     if "task_adaptive" in plan.settings.arms or "both" in plan.settings.arms:
         column = read_recipe(str(plan.settings.stage_two)).get("text_column", "text")
         found = held_out_texts(plan.stage_two_files("train_file"), column)
         if not found:
             raise Refusal(f"{plan.settings.stage_two}: names no train_file, whose texts task_adaptive goes on with")
-        write_whole(texts, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in found))
+        write_whole(path, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in found))
+
+
+def prepare_folder(plan: Plan) -> None:
+    """Write what some arms start from: the task's own texts, and a checkpoint without weights."""
+    write_task_texts(plan, plan.task_texts)
     if "scratch" in plan.settings.arms:
         base = open_checkpoint(plan.settings.checkpoint)
         base.config.save_pretrained(plan.stage_folder("scratch"))
@@ -410,7 +440,7 @@ def finish_cell(run: PlannedRun, settings: Settings) -> str:
     return f"{HEADLINES[str(settings.score)]} {results[name]:.3f}"
 
 
-def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], hours: float) -> dict[str, Any]:
+def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], started: float) -> dict[str, Any]:
     """What comparison.json says besides the findings: settings, lineage, how to run it again."""
     settings = {f"stage one, {name}": recipe_or_name(value) for name, value in plan.stages.items()}
     if plan.settings.task_adaptive:
@@ -422,8 +452,8 @@ def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], hours
         "settings": settings,
         "lineage": traced | {"test_file": lineage["data"].get("test_file", {})},
         "command": shlex.join(["python", SCRIPT, "--recipe", str(plan.folder / RECIPE), "--output_dir", "ANOTHER"]),
-        "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "hours": hours,
+        "started": f"{datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M} UTC",
+        "hours": (time.time() - started) / 3600,  # of this call
     }
 
 
@@ -490,8 +520,7 @@ def run_and_report(
     outcomes = runs.run_all()
     cells = [cell._replace(**outcomes[cell_name(cell)]._asdict()) for cell in plan.cells]
     comparison = compare(str(plan.settings.task), str(plan.settings.score), plan.arms, cells)
-    hours = (time.time() - started) / 3600
-    comparison |= described(plan, lineage, recipe, hours)
+    comparison |= described(plan, lineage, recipe, started)
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.status != FINISHED}
     comparison["notes"] = [f"{name}: {outcome.status}: {outcome.reason}" for name, outcome in failed.items()]
     write_whole(plan.folder / "comparison.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")

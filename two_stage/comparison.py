@@ -65,6 +65,7 @@ class Answers(NamedTuple):
     texts: list[str]
     gold: list[str]  # spelled
     predicted: list[str]
+    right: np.ndarray  # whether all of a text is: bool (texts,)
     support: dict[str, int]  # texts, or entities, of each label in the gold
     items: int  # that the bootstrap draws: texts, sentences or documents
     scores: dict[str, float]
@@ -87,20 +88,27 @@ def read_answers(folder: Path, task: str) -> Answers:
     """
     tables = json.loads((folder / "label_scores.json").read_text(encoding="utf-8"))
     labels = list(tables["test"].get("labels", {}))  # none where scores are predicted that fall into no shades
-    texts, gold, predicted, items, statistic = (_read_sentiment if task == "sentiment" else _read_entities)(
-        folder, labels
-    )
+    read = (_read_sentiment if task == "sentiment" else _read_entities)(folder, labels)
+    items, statistic = read.items, read.statistic
     whole = statistic(np.ones((1, items), dtype=int))
     # 0 where there is no entity, gold or predicted, as in the run's own file
     scores = {name: float(np.nan_to_num(np.ravel(value)[0])) for name, value in whole.items()}
     support = {label: tables["test"]["labels"][label]["support"] for label in labels}
-    return Answers(texts, gold, predicted, support, items, scores, resampled_scores(statistic, items))
+    return Answers(*read[:4], support, items, scores, resampled_scores(statistic, items))
 
 
-Read = tuple[list[str], list[str], list[str], int, Callable[[np.ndarray], dict[str, np.ndarray]]]
+class _Read(NamedTuple):
+    """What stands in a file of predictions."""
+
+    texts: list[str]
+    gold: list[str]
+    predicted: list[str]
+    right: np.ndarray
+    items: int
+    statistic: Callable[[np.ndarray], dict[str, np.ndarray]]  # of how often each item was drawn
 
 
-def _read_sentiment(folder: Path, labels: list[str]) -> Read:
+def _read_sentiment(folder: Path, labels: list[str]) -> _Read:
     """Texts, gold and predicted shades of predictions.csv, how many, and the scores of resamples."""
     with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
@@ -119,10 +127,11 @@ def _read_sentiment(folder: Path, labels: list[str]) -> Read:
             found |= shade_scores(confusion) | _of_labels(label_scores(confusion)["f1"])
         return found | (regression_scores(scales[0], scales[1], counts) if scales else {})
 
-    return [" · ".join(row[:first]) for row in rows], gold, predicted, len(rows), statistic
+    right = np.array([a == b for a, b in zip(gold, predicted, strict=True)])
+    return _Read([" · ".join(row[:first]) for row in rows], gold, predicted, right, len(rows), statistic)
 
 
-def _read_entities(folder: Path, types: list[str]) -> Read:
+def _read_entities(folder: Path, types: list[str]) -> _Read:
     """Sentences of predictions.jsonl with their entities spelled, how many items, and the scores of resamples."""
     # not splitlines: it would cut at marks that a text may hold
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").split("\n") if line]
@@ -134,7 +143,8 @@ def _read_entities(folder: Path, types: list[str]) -> Read:
         for side in sides
     ]
     documents = np.array([row["document"] for row in rows]) if rows and "document" in rows[0] else None
-    counts = documents_apart(entity_counts(found[0], found[1], len(rows), len(types)), documents)
+    of_sentences = entity_counts(found[0], found[1], len(rows), len(types))
+    counts = documents_apart(of_sentences, documents)
 
     def statistic(draws: np.ndarray) -> dict[str, np.ndarray]:
         """All scores of each resample."""
@@ -142,7 +152,8 @@ def _read_entities(folder: Path, types: list[str]) -> Read:
         return entity_scores(drawn) | _of_labels(type_scores(drawn)["f1"])
 
     gold, predicted = ([spelled_entities(row["tokens"], row[side]) for row in rows] for side in sides)
-    return [row["text"] for row in rows], gold, predicted, len(counts), statistic
+    right = (of_sentences == of_sentences[..., :1]).all(axis=(1, 2))  # as many right as predicted and as gold
+    return _Read([row["text"] for row in rows], gold, predicted, right, len(counts), statistic)
 
 
 def _of_labels(f1: np.ndarray) -> dict[str, np.ndarray]:
@@ -287,8 +298,7 @@ class Evidence:
         right = {side: np.zeros(len(gold), dtype=int) for side in (base, arm)}
         for side in (base, arm):
             for seed in seeds:
-                predicted = self.answers[side, fraction, seed].predicted
-                right[side] += np.array([a == b for a, b in zip(predicted, gold, strict=True)])
+                right[side] += self.answers[side, fraction, seed].right
         most = {side: 2 * count > len(seeds) for side, count in right.items()}
         found: dict[str, Any] = {"items": len(gold), "examples": {}}
         for name, better, worse in (("right", arm, base), ("wrong", base, arm)):

@@ -104,7 +104,7 @@ class SideBySide:
             slots: from `device_slots`.
             logs: the folder that gets a log a run.
             lock: from `locked`.
-            on_finish: called when a run has finished; what it returns is said.
+            on_finish: called when a run has finished, and of one that was finished before; what it returns is said.
         """
         self.planned, self.slots, self.logs, self.lock, self.on_finish = planned, list(slots), logs, lock, on_finish
         self.workers = len(slots)
@@ -119,14 +119,17 @@ class SideBySide:
         Raises:
             KeyboardInterrupt: as it came, after every run that was going on has been stopped.
         """
-        logs_before = len(self.outcomes)
-        if logs_before:
-            say(f"{logs_before} of {len(self.planned)} runs are finished already")
+        before_call = len(self.outcomes)
+        if before_call:
+            say(f"{before_call} of {len(self.planned)} runs are finished already")
+        for run in self.planned:
+            if run.name in self.outcomes:
+                self.on_finish(run)
         self.logs.mkdir(exist_ok=True)
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a plain kill stops all, too
         form = "{percentage:3.0f} %|{bar}| {n_fmt}/{total_fmt} runs, {elapsed} gone{postfix}"
         try:
-            with tqdm(total=len(self.planned), initial=logs_before, bar_format=form, file=sys.stderr) as bar:
+            with tqdm(total=len(self.planned), initial=before_call, bar_format=form, file=sys.stderr) as bar:
                 while self.waiting or self.going:
                     self.begin_ready()
                     if ended := [name for name, (_, process, *_) in self.going.items() if process.poll() is not None]:
