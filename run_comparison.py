@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -27,18 +28,21 @@ from typing import Any
 from two_stage.checkpoints import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results, write_whole
 from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison_report import write_report
-from two_stage.corpus_report import LABELLED_FORMATS, held_out_texts
+from two_stage.corpus_report import LABELLED_FORMATS
 from two_stage.handoff import Checkpoint, open_checkpoint, trace_lineage
 from two_stage.recipe import Failure, Refusal, check_range, parse_settings, read_recipe, run_script, say
 from two_stage.report import HEADLINES
 from two_stage.seeds import check_seed_range
 from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
+from two_stage.tables import PlacedRow, read_rows, text_value
 
 SCRIPT, QUICKSTART = "run_comparison.py", "recipes/quickstart/comparison.yaml"
 HOME = Path(__file__).parent
 STAGE_TWO = {"sentiment": "run_sentiment.py", "ner": "run_ner.py"}
 BASE = "base"  # the arm that all others are held against
 ARMS = (BASE, "stage_one", "task_adaptive", "both", "heads_as_is", "scratch")
+# files that stage one reads, written from stage two's
+TEXTS = {"train_file": "task_texts.jsonl", "test_file": "test_texts.jsonl"}
 PROBE_RATE = 1e-3  # a head that learns alone moves little at 5e-5 and would lose by its rate, not by its features
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
@@ -62,7 +66,10 @@ class Settings:
     )
     arms: list[str] = field(
         default_factory=lambda: [BASE, "stage_one"],
-        metadata={"help": "what is held against base; the verdict is about the first", "choices": ARMS},
+        metadata={
+            "help": "what is held against base; the verdict is about stage_one, or else the first",
+            "choices": ARMS,
+        },
     )
     doses: list[float] | None = field(
         default=None, metadata={"help": "also after so many per cent of the first stage one's steps, such as 10 30"}
@@ -103,7 +110,8 @@ class Settings:
 
     def check_arms(self) -> None:
         """Refuse arms without what they are made from."""
-        self.arms = [BASE, *(arm for arm in self.arms if arm != BASE)]
+        first = [arm for arm in (BASE, "stage_one") if arm == BASE or arm in self.arms]
+        self.arms = [*first, *(arm for arm in self.arms if arm not in first)]
         needs = {"stage_one": ("stage_one", "both"), "task_adaptive": ("task_adaptive", "both")}
         for flag, arms in needs.items():
             if not getattr(self, flag) and (wanting := [arm for arm in arms if arm in self.arms]):
@@ -181,13 +189,8 @@ class Plan:
 
     def leakage_flags(self, recipe: str) -> list[str]:
         """Have stage one look for the test texts in its corpus, unless its recipe says where to look."""
-        tests, one, two = (
-            self.stage_two_files("test_file"),
-            read_recipe(recipe),
-            read_recipe(str(self.settings.stage_two)),
-        )
-        readable = two.get("text_column", "text") in ("text", one.get("text_column"))  # stage one knows no other column
-        return ["--held_out_file", *tests] if tests and readable and "held_out_file" not in one else []
+        is_told = "held_out_file" in read_recipe(recipe) or not self.stage_two_files("test_file")
+        return [] if is_told else ["--held_out_file", str(self.folder / TEXTS["test_file"])]
 
     def stage_two_files(self, flag: str) -> list[str]:
         """The files that the recipe of stage two names."""
@@ -265,22 +268,21 @@ class Plan:
 
     def own(self) -> list[str]:
         """The flags that give stage one the task's own texts."""
-        return ["--train_file", str(self.task_texts), "--text_column", "text"]
-
-    @property
-    def task_texts(self) -> Path:
-        """Where the task's own training texts go, for stage one to read."""
-        return self.folder / "task_texts.jsonl"
+        return ["--train_file", str(self.folder / TEXTS["train_file"]), "--text_column", "text"]
 
     def cell_command(self, arm: Arm, cell: Cell) -> tuple[str, ...]:
         """The command line of a cell."""
         command = [str(HOME / STAGE_TWO[str(self.settings.task)]), "--recipe", str(self.settings.stage_two)]
         command += ["--checkpoint", arm.checkpoint, "--output_dir", str(cell.folder), "--seeds", str(cell.seed)]
         command += ["--disable_tqdm", "true"]
+        if "load_best_model_at_end" not in read_recipe(str(self.settings.stage_two)):
+            command += ["--save_strategy", "no"]  # half a cell is done anew
         if cell.fraction < 100:  # a sample of its own under each seed: what few labels were drawn is chance, too
             command += ["--train_fraction", f"{cell.fraction / 100:g}", "--sample_seed", str(cell.seed)]
         if arm.name == "heads_as_is":
             command += ["--freeze_encoder", "--head_learning_rate", str(PROBE_RATE)]
+            command += ["--freeze_layers", "0", "--unfreeze_epochs", "0"]  # whatever the recipe thaws
+            command += ["--pooling", "pooler"] if self.settings.task == "sentiment" else []
         return tuple(command)
 
     @property
@@ -315,9 +317,11 @@ def check_stage_two(plan: Plan) -> None:
     """
     path = str(plan.settings.stage_two)
     recipe = read_recipe(path)
-    for key in ("max_train_samples", "train_fraction", "sample_seed", "freeze_encoder"):
+    for key in ("max_train_samples", "train_fraction", "sample_seed", "freeze_encoder", "push_to_hub"):
         if key in recipe:
             raise Refusal(f"{path}: {key} is set by the comparison itself; leave it out of the recipe of stage two")
+    if plan.settings.score in ("mean_squared_error", "pearson") and recipe.get("loss") != "regression":
+        raise Refusal(f"--score {plan.settings.score}: is of predicted numbers; {path} says no `loss: regression`")
     if "test_file" not in recipe and "dataset" not in recipe:
         raise Refusal(f"{path}: names no test_file, and a comparison is made on test texts")
 
@@ -363,16 +367,22 @@ def check_scripts(plan: Plan) -> None:
     Raises:
         Refusal: in the script's own words.
     """
-    with TemporaryDirectory() as folder:
-        texts = Path(folder, "task_texts.jsonl")  # into the comparison's own folder nothing goes before all is well
-        write_task_texts(plan, texts)
-        commands = [plan.cell_command(plan.arms[0], min(plan.cells, key=lambda cell: cell.fraction))]
-        for run in plan.pretraining:
-            if not run.folder.exists():
-                command = [str(texts) if word == str(plan.task_texts) else word for word in run.command]
-                command[command.index("--checkpoint") + 1] = str(plan.settings.checkpoint)  # its own may not be there
-                commands.append(tuple(command))
-        check_commands(commands)
+    ends = {min(plan.settings.fractions), max(plan.settings.fractions)}  # what stands in two splits is looked for
+    probes = [arm for arm in plan.arms if arm.name in (BASE, "heads_as_is")]  # the others' flags are base's
+    cells = {(cell.arm, cell.fraction): cell for cell in reversed(plan.cells)}
+    commands = [plan.cell_command(arm, cells[arm.name, share]) for arm in probes for share in sorted(ends)]
+    commands += [run.command for run in plan.pretraining if not run.folder.exists()]
+    with TemporaryDirectory() as folder:  # into the comparison's own folder nothing goes before all is well
+        write_texts(plan, Path(folder))
+        elsewhere = {str(plan.folder / name): str(Path(folder, name)) for name in TEXTS.values()}
+        commands = [tuple(elsewhere.get(word, word) for word in command) for command in commands]
+        check_commands([from_base(command, plan) for command in commands])
+
+
+def from_base(command: tuple[str, ...], plan: Plan) -> tuple[str, ...]:
+    """A command with the base for a checkpoint, as its own may not be there yet."""
+    place = command.index("--checkpoint") + 1
+    return (*command[:place], str(plan.settings.checkpoint), *command[place + 1 :])
 
 
 def check_commands(commands: list[tuple[str, ...]]) -> None:
@@ -391,26 +401,36 @@ def check_commands(commands: list[tuple[str, ...]]) -> None:
         if check.returncode:
             for other in checks:
                 other.kill()
-            raise Refusal(f"stage {'two' if check is checks[0] else 'one'}: {output.splitlines()[-1]}")
+            raise Refusal(output.splitlines()[-1] if output else f"a check ended with exit code {check.returncode}")
 
 
-def write_task_texts(plan: Plan, path: Path) -> None:
-    """Write the texts of stage two's train files, labels left out, if an arm goes on pretraining with them.
+def write_texts(plan: Plan, folder: Path) -> None:
+    """Write the texts of stage two's train and test files, labels left out: to go on pretraining with, to look for.
 
     Raises:
-        Refusal: the recipe of stage two names no train file.
+        Refusal: an arm goes on with the task's own texts, and the recipe of stage two names no train file.
     """
-    if "task_adaptive" in plan.settings.arms or "both" in plan.settings.arms:
-        column = read_recipe(str(plan.settings.stage_two)).get("text_column", "text")
-        found = held_out_texts(plan.stage_two_files("train_file"), column)
-        if not found:
-            raise Refusal(f"{plan.settings.stage_two}: names no train_file, whose texts task_adaptive goes on with")
-        write_whole(path, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in found))
+    recipe = read_recipe(str(plan.settings.stage_two))
+    goes_on = {"task_adaptive", "both"} & set(plan.settings.arms)
+    if goes_on and "train_file" not in recipe:
+        raise Refusal(f"{plan.settings.stage_two}: names no train_file, whose texts {min(goes_on)} goes on with")
+    for flag, name in TEXTS.items() if plan.pretraining else ():
+        rows = (row for path in plan.stage_two_files(flag) for row in read_rows(path))
+        lines = (json.dumps({"text": row_text(row, recipe)}, ensure_ascii=False) + "\n" for row in rows)
+        write_whole(folder / name, "".join(lines))
+
+
+def row_text(row: PlacedRow, recipe: dict[str, Any]) -> str:
+    """The text of a labelled row, as stage two's columns have it; of words, one blank between two."""
+    words = row[1].get(recipe.get("tokens_column", "tokens"))
+    if isinstance(words, list):
+        return " ".join(map(str, words))
+    return text_value(row, recipe.get("text_column", "text"), "text_column")
 
 
 def prepare_folder(plan: Plan) -> None:
     """Write what some arms start from: the task's own texts, and a checkpoint without weights."""
-    write_task_texts(plan, plan.task_texts)
+    write_texts(plan, plan.folder)
     if "scratch" in plan.settings.arms:
         base = open_checkpoint(plan.settings.checkpoint)
         base.config.save_pretrained(plan.stage_folder("scratch"))
@@ -435,8 +455,9 @@ def finish_cell(run: PlannedRun, settings: Settings) -> str:
         scores = ", ".join(score for score in found if score in HEADLINES) or "none: has the test split labels?"
         raise Refusal(f"{run.folder}: no {settings.score} of the test split; there are {scores}")
     if not settings.keep_models:
-        for weights in [run.folder / "model.safetensors", *run.folder.glob("checkpoint-*/*.*")]:
-            weights.unlink(missing_ok=True)
+        (run.folder / "model.safetensors").unlink(missing_ok=True)
+        for checkpoint in run.folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
     return f"{HEADLINES[str(settings.score)]} {results[name]:.3f}"
 
 
@@ -455,6 +476,23 @@ def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], start
         "started": f"{datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M} UTC",
         "hours": (time.time() - started) / 3600,  # of this call
     }
+
+
+def leakage_notes(plan: Plan) -> list[str]:
+    """What a reader must know of test texts that were seen before."""
+    notes = []
+    for arm in plan.arms[1:]:
+        if arm.name in ("heads_as_is", "scratch") or arm.dose is not None:  # nothing of their own
+            continue
+        found = [read_json(folder / "corpus_report.json") for folder in arm.stages]
+        leaked = sum(report.get("held_out_texts_leaked") or 0 for report in found)
+        if leaked:
+            notes.append(f"{leaked:,} test texts stand word for word in what {arm.name} was pretrained on")
+        elif not found or not all("held_out_texts_leaked" in report for report in found):
+            notes.append(f"nobody looked whether test texts stand in what {arm.name} was pretrained on")
+    if str(read_recipe(str(plan.settings.stage_two)).get("allow_leakage")).lower() == "true":
+        notes.append("the recipe of stage two allows texts that stand in two splits (allow_leakage)")
+    return notes
 
 
 def recipe_or_name(value: str) -> dict[str, Any]:
@@ -483,8 +521,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     plan = Plan(settings)
     check_stage_two(plan)
     lineage = trace_comparison(plan)
-    has_parts = Path(plan.folder, RECIPE).is_file()
-    run = open_run(settings.output_dir, recipe, lineage, settings.check_only, has_parts)
+    run = open_run(settings.output_dir, recipe, lineage, settings.check_only, is_begun(plan))
     if run.scores is not None:
         return left_as_it_is(run)
     check_scripts(plan)
@@ -495,10 +532,18 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     if settings.check_only:
         return {}
-    if not has_parts:
-        begin_run(run, recipe, lineage)
     with locked(plan.folder) as lock:
+        run = open_run(settings.output_dir, recipe, lineage, has_parts=is_begun(plan))  # again
+        if run.scores is not None:
+            return left_as_it_is(run)
+        if not is_begun(plan):
+            begin_run(run, recipe, lineage)
         return run_and_report(plan, run, lineage, recipe, slots, lock, started)
+
+
+def is_begun(plan: Plan) -> bool:
+    """Whether the folder holds a comparison, finished or not."""
+    return Path(plan.folder, RECIPE).is_file()
 
 
 def run_and_report(
@@ -523,6 +568,7 @@ def run_and_report(
     comparison |= described(plan, lineage, recipe, started)
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.status != FINISHED}
     comparison["notes"] = [f"{name}: {outcome.status}: {outcome.reason}" for name, outcome in failed.items()]
+    comparison["notes"] += leakage_notes(plan)
     write_whole(plan.folder / "comparison.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
     made = write_report(plan.folder, comparison)
     say(f"\n{comparison_table(comparison)}\n\n{plan.folder}: {', '.join(made)}, comparison.json")

@@ -97,7 +97,7 @@ class Bench:
             return f"all of {run.name}"
 
         devices = [{"SLOT": "abcdef"[i]} for i in range(slots)]
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT) if lock is None else lock
+        lock = os.open(self.folder, os.O_RDONLY) if lock is None else lock
         return SideBySide(planned, devices, self.folder / "logs", lock, on_finish)
 
     def notes(self, word: str = "") -> list[list[str]]:
@@ -418,12 +418,14 @@ def test_the_next_call_waits_for_orphans(bench: Bench, capsys: pytest.CaptureFix
 
 def is_free(folder: Path) -> bool:
     """Whether nobody holds the folder's lock, asked through a file of its own."""
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+    return True
 
 
 def test_a_run_holds_the_lock_when_its_caller_is_gone(bench: Bench) -> None:
@@ -443,9 +445,9 @@ def test_a_run_holds_the_lock_when_its_caller_is_gone(bench: Bench) -> None:
 
 def test_the_lock_is_waited_for(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever comes second says that it waits, and gets it behind the first."""
-    hold = "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
+    hold = "import fcntl, os, sys, time; file = os.open(sys.argv[1], 0); fcntl.flock(file, fcntl.LOCK_EX); "
     hold += "print('held', flush=True); time.sleep(0.4)"
-    call = [sys.executable, "-I", "-S", "-c", hold, str(bench.folder / ".lock")]
+    call = [sys.executable, "-I", "-S", "-c", hold, str(bench.folder)]
     with subprocess.Popen(call, stdout=subprocess.PIPE) as first:
         assert first.stdout is not None
         first.stdout.readline()

@@ -34,6 +34,7 @@ ITEM_NAMES = {"sentiment": "texts", "ner": "sentences"}
 EXAMPLES = 12  # flipped texts that are shown, of each direction
 FINISHED = "finished"
 NONE = "–"
+NO_VERDICT = "No verdict: base and the first arm share no finished seed with the most labels."
 
 
 class Arm(NamedTuple):
@@ -254,11 +255,13 @@ class Evidence:
                 difference, arm.spoken, self.name, self.points, self.higher_is_better, None if first else p_value
             )
             seeds = self.seeds(fraction, arm.name, base)
+            means = {side: float(self.each(side, fraction, seeds, self.score).mean()) for side in (base, arm.name)}
             ups = sum(value * (1 if self.higher_is_better else -1) > 0 for value in difference.each)
             numbers = {name: getattr(difference, name) for name in ("mean", "low", "high", "p_value")}
             found.append(
                 {"arm": arm.name, "fraction": fraction, "is_headline": first}
                 | {name: _finite(value) for name, value in numbers.items()}
+                | {"base_mean": means[base], "arm_mean": means[arm.name]}  # over the seeds that both have
                 | {"adjusted_p_value": p_value, "seeds": seeds, "each": list(difference.each), "seeds_up": ups}
                 | told._asdict()
                 | {"detectable": _finite(detectable_difference(difference))}
@@ -339,7 +342,10 @@ def stage_cost(arm: Arm) -> dict[str, float] | None:
         results, state = read_json(folder / RESULTS), read_json(folder / "trainer_state.json")
         tokens = results.get("train_tokens", results.get("num_input_tokens_seen"))
         found = {"tokens": tokens, "steps": state.get("global_step")}
-        found["minutes"] = results["total_runtime"] / 60 if "total_runtime" in results else None
+        # the time of the last call alone, where the run was cut off; its rate then tells of the whole
+        rate = results.get("train_tokens_per_second")
+        seconds = max(results.get("total_runtime", 0), tokens / rate if tokens and rate else 0)
+        found["minutes"] = seconds / 60 if seconds else None
         for name, value in found.items():
             if value is not None:
                 total[name] = total.get(name, 0) + value * (arm.dose or 100) / 100
@@ -408,7 +414,7 @@ def compare(task: str, score: str, arms: Sequence[Arm], cells: Sequence[Cell]) -
     for row in differences:
         row.pop("is_headline", None)
     found: dict[str, Any] = {
-        "title": "Did stage one pay off?",
+        "title": title_of(arms),
         "task": task,
         "score": score,
         "score_name": evidence.name,
@@ -434,10 +440,22 @@ def compare(task: str, score: str, arms: Sequence[Arm], cells: Sequence[Cell]) -
         "labels": [],
         "flips": None,
     }
-    if headline:
+    if headline and evidence.first and evidence.first.support:
         found["labels"] = evidence.label_changes(headline["arm"], base, headline["fraction"])
         found["flips"] = evidence.flips(headline["arm"], base, headline["fraction"])
     return found
+
+
+def title_of(arms: Sequence[Arm]) -> str:
+    """The question that the verdict answers."""
+    is_stage_one = len(arms) < 2 or arms[1].name not in ("heads_as_is", "scratch")
+    return "Did stage one pay off?" if is_stage_one else f"Does {arms[1].spoken} pay off?"
+
+
+def spoken_cost(cost: dict[str, float]) -> str:
+    """What stage one took, in words."""
+    found = {"tokens": "{:,.0f} tokens", "steps": "{:,.0f} steps", "minutes": "{:,.1f} minutes"}
+    return ", ".join(form.format(cost[name]) for name, form in found.items() if name in cost)
 
 
 def item_name(task: str, evidence: Evidence) -> str:
@@ -452,14 +470,15 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     points = comparison["points"]
     digits, unit = (1, " points") if points == 100 else (3, "")
     rows = [("arm", "labels", f"{comparison['score_name']}, base", "arm", "difference [95 % interval]", "seeds up", "")]
-    means = {(row["arm"], row["fraction"]): row["mean"] for row in comparison["curves"]}
     for row in comparison["differences"]:
         low, high = (NONE if row[end] is None else f"{row[end] * points:+.{digits}f}" for end in ("low", "high"))
-        both = [f"{means[arm, row['fraction']]:.3f}" for arm in (comparison["base"], row["arm"])]
+        both = [f"{row[side]:.3f}" for side in ("base_mean", "arm_mean")]
         gain = f"{row['mean'] * points:+.{digits}f}{unit} [{low}, {high}]"
         seeds = f"{row['seeds_up']} of {len(row['seeds'])}"
         rows.append((row["arm"], f"{row['fraction']:g} %", *both, gain, seeds, row["word"]))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    told = comparison["verdict"] or {"sentence": "No two arms share a finished seed: nothing to compare.", "more": ""}
+    told = comparison["verdict"] or {"sentence": NO_VERDICT, "more": ""}
+    costs = [f"{arm['name']} took {spoken_cost(arm['cost'])}" for arm in comparison["arms"] if arm["cost"]]
+    lines += ["", *costs] if costs else []
     return "\n".join([*lines, "", f"{told['sentence']} {told['more']}".strip()])

@@ -12,6 +12,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from two_stage.comparison import spoken_cost
 from two_stage.comparison_pictures import (
     TITLES,
     comparison_svgs,
@@ -192,7 +193,7 @@ def _verdict(comparison: dict[str, Any]) -> dict[str, Any]:
     """The answer in a word, the sentence, how it is shown, and the marks of the interval's picture."""
     verdict, headline = comparison["verdict"], _headline(comparison)
     if verdict is None:
-        sentence = "No arm could be held against the base, so nothing can be said."
+        sentence = "Base and the first arm share no finished seed with the most labels, so nothing can be said of it."
         return {"answer": "No verdict", "sense": "open", "sentence": sentence, "more": "", "strip": None, "mean": ""}
     return {
         "answer": ANSWERS.get(verdict["word"], verdict["word"]),
@@ -455,7 +456,11 @@ def _records(comparison: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _certainty(comparison: dict[str, Any]) -> list[str]:
     """How the intervals are made and what they can tell, in plain sentences."""
-    seeds, items = len(comparison["seeds"]), f"{comparison['items']:,} {comparison['item_name']}"
+    headline = _headline(comparison)
+    seeds, items = (
+        len(headline["each"] if headline else comparison["seeds"]),
+        f"{comparison['items']:,} {comparison['item_name']}",
+    )
     lines = [
         f"Two things are chance in such a comparison: the seeds ({seeds}) and the test {comparison['item_name']} "
         f"({comparison['items']:,}). Each arm is held against {comparison['base']} with the same seeds and the same "
@@ -541,6 +546,8 @@ def report_markdown(comparison: dict[str, Any], pictures: list[str]) -> str:
         for row in group["rows"]:
             lines.append(f"| {' | '.join(map(markdown_cell, _markdown_row(comparison, group['fraction'], row)))} |")
     lines += ["", markdown_cell(_legend(comparison))]
+    costs = [f"{arm['name']} took {spoken_cost(arm['cost'])}" for arm in comparison["arms"] if arm["cost"]]
+    lines += ["", f"Stage one: {markdown_cell('; '.join(costs))}."] if costs else []
     for picture in pictures:
         lines += ["", f"![{TITLES[picture.removesuffix('.png')]}]({picture})"]
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", comparison["command"])), default=0))

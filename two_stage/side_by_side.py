@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from two_stage.checkpoints import RESULTS
-from two_stage.recipe import say
+from two_stage.recipe import Refusal, say
 
 FINISHED, FAILED, LEFT_OUT = "finished", "failed", "left out"
 PAUSE = 0.1  # seconds between two looks at what runs
@@ -69,12 +69,16 @@ def device_slots(workers: int | None) -> list[dict[str, str]]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[int]:
-    """Hold `folder`/.lock, and give it on to every process that is started meanwhile, by its file number.
+    """Make `folder` if need be, lock it, and give the lock on to every process started meanwhile, by its file number.
 
     So a folder is free when the last process is gone that works in it, whoever was killed before: another call waits
     until then, rather than begin a run that still goes on.
     """
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(f"{folder}: cannot be made ({error.strerror}); give another --output_dir") from error
+    file = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,12 +189,12 @@ class SideBySide:
         return f"! {name}: failed after {spoken_time(seconds)}: {self.outcomes[name].reason}"
 
     def stop(self) -> None:
-        """End what is still going on: first as Ctrl-C would, after five seconds at once."""
+        """End what is still going on: first as Ctrl-C would, after five seconds at once; a save may take a minute."""
         for _, process, *_ in self.going.values():
             process.send_signal(signal.SIGINT)
-        for _, process, *_ in self.going.values():
+        for run, process, *_ in self.going.values():
             try:
-                process.wait(timeout=5)
+                process.wait(timeout=60 if run.resumes else 5)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
