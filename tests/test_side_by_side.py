@@ -60,9 +60,11 @@ if "--leaves_nothing" not in flags:
 """
 # What a caller does, in a process that a test may kill: DRIVER FOLDER SECONDS.
 DRIVER = """
+import signal
 import sys
 from pathlib import Path
 from two_stage.side_by_side import PlannedRun, SideBySide, locked
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs that a shell puts behind are born deaf to it
 folder, (script, flags) = Path(sys.argv[1]), (sys.argv[2], sys.argv[3:])
 journal = ("--journal", str(folder / "journal"))
 planned = [
