@@ -25,13 +25,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from two_stage.checkpoints import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results, write_whole
+from two_stage.checkpoints import write_whole
 from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison_report import write_report
 from two_stage.corpus_report import LABELLED_FORMATS
+from two_stage.exits import Failure, Refusal, run_script, say
 from two_stage.handoff import Checkpoint, open_checkpoint, trace_lineage
-from two_stage.recipe import Failure, Refusal, check_range, parse_settings, read_recipe, run_script, say
+from two_stage.recipe import check_range, parse_settings, read_recipe
 from two_stage.report import HEADLINES
+from two_stage.runs import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results
 from two_stage.seeds import check_seed_range
 from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
 from two_stage.tables import PlacedRow, read_rows, text_value

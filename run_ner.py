@@ -22,18 +22,22 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import BertForTokenClassification, PreTrainedTokenizerBase, set_seed
 
-from two_stage.checkpoints import begin_run, left_as_it_is, open_run
+from two_stage.batches import pad_rows, repeated_rows, row_lengths
 from two_stage.entity_results import EntitySplit, spoken_counts, write_predictions, write_results
+from two_stage.exits import Refusal, run_script, say
 from two_stage.handoff import check_unseen, load_model, open_checkpoint, settled_reading, trace_lineage
+from two_stage.layers import check_freezing
 from two_stage.losses import Loss, check_focal, chosen_loss, class_weights
-from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
+from two_stage.recipe import check_range, parse_flags
 from two_stage.report import Card, Findings, finish_run
+from two_stage.runs import begin_run, left_as_it_is, open_run
 from two_stage.scoring import score_splits
 from two_stage.seeds import check_seed_range, run_seeds
 from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources, check_training_flags, trace_dataset
 from two_stage.tag_schemes import tag_names
 from two_stage.tagged_sentences import ENTITY_MODELS, Sentences, load_splits
-from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing, pad_rows, repeated_rows, row_lengths
+from two_stage.trainer import ExactTrainer
+from two_stage.training_arguments import FineTuningArguments
 from two_stage.windows import Windows, plan_windows
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
@@ -356,7 +360,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
     lineage["data"] = trace_dataset(settings) | lineage["data"]
     check_unseen(lineage, settings.allow_leakage)
-    run = open_run(training.output_dir, recipe, lineage, settings.check_only)
+    run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
         return left_as_it_is(run)
     splits, types, facts = load_splits(settings, checkpoint)

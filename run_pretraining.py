@@ -44,9 +44,11 @@ from transformers import (
 from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 from transformers.trainer_utils import SchedulerType
 
-from two_stage.checkpoints import LINEAGE, Run, begin_run, left_as_it_is, open_run, write_whole
+from two_stage.batches import EpochSampler, pad_rows
+from two_stage.checkpoints import write_whole
 from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
 from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
+from two_stage.exits import Refusal, run_script, say
 from two_stage.handoff import (
     WEIGHTS,
     Checkpoint,
@@ -57,22 +59,16 @@ from two_stage.handoff import (
     tokenizer_sha256,
     trace_lineage,
 )
-from two_stage.recipe import Refusal, check_range, parse_flags, run_script, say
+from two_stage.layers import check_freezing
+from two_stage.recipe import check_range, parse_flags
 from two_stage.report import Card, finish_run
+from two_stage.runs import LINEAGE, Run, begin_run, left_as_it_is, open_run
 from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
 from two_stage.streaming import StreamedRows
 from two_stage.tables import check_files, file_sha256
-from two_stage.trainer import (
-    EpochSampler,
-    ExactTrainer,
-    ExactTrainingArguments,
-    arguments_aside,
-    check_freezing,
-    pad_rows,
-    planned_steps,
-    time_steps,
-)
+from two_stage.trainer import ExactTrainer, time_steps
+from two_stage.training_arguments import ExactTrainingArguments, arguments_aside, planned_steps
 from two_stage.vocabulary import extend_embeddings
 
 SCRIPT, QUICKSTART = "run_pretraining.py", "recipes/quickstart/pretraining.yaml"
@@ -777,7 +773,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
     if settings.dataset:
         lineage["data"]["dataset"] = dataset_key(settings)
-    run = open_run(training.output_dir, recipe, lineage, settings.check_only)
+    run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
         return left_as_it_is(run)
     with training.main_process_first(desc="reading the corpus"):

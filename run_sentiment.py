@@ -28,12 +28,15 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from two_stage.checkpoints import begin_run, left_as_it_is, open_run
+from two_stage.batches import repeated_rows
+from two_stage.exits import Refusal, run_script
 from two_stage.handoff import Checkpoint, SavedAsStock, check_unseen, load_model, open_checkpoint, trace_lineage
 from two_stage.labelled_texts import Reading, Scale, collate, label_scale, load_splits, text_reading, trained_scale
+from two_stage.layers import check_freezing
 from two_stage.losses import LOSSES, Loss, check_focal, chosen_loss
-from two_stage.recipe import Refusal, check_range, parse_flags, run_script
+from two_stage.recipe import check_range, parse_flags
 from two_stage.report import Card, Findings, finish_run
+from two_stage.runs import begin_run, left_as_it_is, open_run
 from two_stage.scoring import score_splits
 from two_stage.seeds import check_seed_range, run_seeds
 from two_stage.sentiment_results import SplitScores, write_predictions, write_results
@@ -45,7 +48,8 @@ from two_stage.sources import (
     split_sources,
     trace_dataset,
 )
-from two_stage.trainer import ExactTrainer, FineTuningArguments, check_freezing, repeated_rows
+from two_stage.trainer import ExactTrainer
+from two_stage.training_arguments import FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
@@ -332,7 +336,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
     lineage["data"] = trace_dataset(settings) | lineage["data"]
     check_unseen(lineage, settings.allow_leakage)
-    run = open_run(training.output_dir, recipe, lineage, settings.check_only)
+    run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
         return left_as_it_is(run)
     scale = label_scale(settings, checkpoint)

@@ -12,12 +12,16 @@ os.environ |= {
 
 import json
 import random
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 from transformers import BertConfig, BertForPreTraining, BertTokenizer, set_seed
+
+from two_stage.exits import STOPS
 
 torch.set_num_threads(1)  # sums come out alike on every machine, and tiny models gain nothing from a second
 
@@ -37,6 +41,16 @@ def made_up_sentence(rng: random.Random) -> str:
     """A sentence of four to twelve words of the tiny vocabulary."""
     words = [rng.choice(NOUNS + VERBS + PLACES) for _ in range(rng.randint(3, 11))]
     return " ".join([*words, "."])
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A script that ends in a test leaves no handler behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    STOPS.asked, STOPS.waits = 0, False
 
 
 @pytest.fixture(scope="session")

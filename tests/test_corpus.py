@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 from tests.test_tables import packed_by_zstd, write
 from two_stage import corpus
 from two_stage.corpus import CorpusSource, cut_shards, flat_sentence_lengths, load_corpus, read_documents
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Rows = list[tuple[list[int], list[int]]]

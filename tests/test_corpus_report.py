@@ -28,7 +28,7 @@ from two_stage.corpus_report import (
     token_batches,
     warnings_of,
 )
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 
 FULL_STOP = 1
 

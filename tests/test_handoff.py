@@ -17,8 +17,8 @@ from transformers import (
 
 from run_pretraining import SparseBertForPreTraining
 from run_sentiment import SentimentModel
+from two_stage.exits import Refusal
 from two_stage.handoff import check_unseen, load_model, open_checkpoint, tokenizer_sha256, trace_lineage, verify_handoff
-from two_stage.recipe import Refusal
 
 CLASSIFIER = ("classifier.",)
 

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
 from run_sentiment import Settings
 from tests.conftest import NOUNS, PLACES, SHADES, VERBS
+from two_stage.exits import Refusal
 from two_stage.handoff import Checkpoint
 from two_stage.labelled_texts import (
     Reading,
@@ -32,7 +33,6 @@ from two_stage.labelled_texts import (
     text_reading,
     tokenize_texts,
 )
-from two_stage.recipe import Refusal
 from two_stage.sources import Sample, Source
 
 WAYS = ("head", "head_tail", "windows")

@@ -11,6 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional as F
 
+from two_stage.exits import Refusal
 from two_stage.losses import (
     LOSSES,
     check_focal,
@@ -21,7 +22,6 @@ from two_stage.losses import (
     ordinal,
     squared_error,
 )
-from two_stage.recipe import Refusal
 
 # Three shades with shares 1/2, 1/4, 1/4
 LOGITS = torch.tensor([[math.log(2.0), 0.0, 0.0]])

@@ -20,7 +20,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrai
 from transformers.modeling_outputs import TokenClassifierOutput
 
 import run_ner
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 from two_stage.tagged_sentences import Sentence, Sentences
 
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12) | st.sampled_from(

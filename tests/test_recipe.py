@@ -18,8 +18,9 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from two_stage import report
-from two_stage.checkpoints import changed_settings
-from two_stage.recipe import Refusal, parse_flags, parse_settings, read_recipe, recipe_text
+from two_stage.exits import Refusal
+from two_stage.recipe import parse_flags, parse_settings, read_recipe, recipe_text
+from two_stage.runs import changed_settings
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = {

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 import run_ner
 import run_pretraining
 import run_sentiment
-from two_stage.checkpoints import Run, begin_run
-from two_stage.recipe import Refusal, parse_flags, run_script
+from two_stage.exits import Refusal, run_script
+from two_stage.recipe import parse_flags
+from two_stage.runs import Run, begin_run
 
 REPOSITORY = Path(__file__).parent.parent
 PRETRAINING, SENTIMENT, NER = SCRIPTS = ("run_pretraining.py", "run_sentiment.py", "run_ner.py")
@@ -179,7 +180,7 @@ def finished_run(call: Call) -> None:
 def cut_off_run(call: Call) -> None:
     """Such a run, cut off behind its first checkpoint."""
     other_run(call)
-    (call.output / "checkpoint-5").mkdir()
+    (call.output / "checkpoint-5").mkdir()  # whatever is in it
 
 
 class BadCall(NamedTuple):

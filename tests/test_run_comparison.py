@@ -20,9 +20,10 @@ import run_pretraining
 from run_comparison import Plan, Settings
 from tests.conftest import REPOSITORY, SHADES
 from two_stage import side_by_side
-from two_stage.checkpoints import Run, begin_run
 from two_stage.comparison_report import write_report
-from two_stage.recipe import Failure, Refusal, parse_settings, read_recipe, run_script
+from two_stage.exits import Failure, Refusal, run_script
+from two_stage.recipe import parse_settings, read_recipe
+from two_stage.runs import Run, begin_run
 
 DATA = {"sentiment": ("texts.csv", "csv"), "ner": ("sentences.jsonl", "jsonl")}
 ARMS = ["base", "stage_one", "task_adaptive", "both", "heads_as_is", "scratch"]

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from two_stage import report
 from two_stage.calibration import calibration_scores
-from two_stage.checkpoints import Run, begin_run, changed_settings, left_as_it_is, open_run, write_results
+from two_stage.checkpoints import seal
 from two_stage.entity_scores import EntityScores
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
+from two_stage.runs import Run, begin_run, changed_settings, left_as_it_is, open_run, write_results
 from two_stage.scores import (
     PretrainingScores,
     SentimentScores,
@@ -495,6 +496,14 @@ def begun(folder: Path, **changed: Any) -> Path:
     return folder
 
 
+def a_checkpoint(folder: Path) -> None:
+    """A whole checkpoint."""
+    folder.mkdir()
+    for name in ("model.safetensors", "optimizer.pt"):
+        (folder / name).write_bytes(b"numbers")
+    seal(folder)
+
+
 def test_a_folder_that_is_not_there_or_empty_is_a_new_run(tmp_path: Path) -> None:
     """Nothing is made by looking."""
     assert open_run(str(tmp_path / "new"), RECIPE, MADE_FROM) == Run(tmp_path / "new")
@@ -512,7 +521,7 @@ def test_a_run_cut_off_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     """The last one by number, not by name."""
     folder = begun(tmp_path / "run")
     for step in (5, 100, 20):
-        (folder / f"checkpoint-{step}").mkdir()
+        a_checkpoint(folder / f"checkpoint-{step}")
     assert open_run(str(folder), RECIPE, MADE_FROM) == Run(folder, checkpoint=str(folder / "checkpoint-100"))
 
 
@@ -614,7 +623,7 @@ def test_results_are_the_json_that_they_were(tmp_path: Path) -> None:
 def test_a_run_from_other_files_is_not_gone_on_with(tmp_path: Path, now: dict[str, Any], said: str) -> None:
     """Another training file, checkpoint or step size than when the run began."""
     folder = begun(tmp_path / "run")
-    (folder / "checkpoint-100").mkdir()
+    a_checkpoint(folder / "checkpoint-100")
     with pytest.raises(Refusal, match=said):
         open_run(str(folder), RECIPE, MADE_FROM | now)
     assert open_run(str(folder), RECIPE | {"use_cpu": True}, MADE_FROM).checkpoint == str(folder / "checkpoint-100")

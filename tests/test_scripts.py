@@ -27,13 +27,19 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from tests.conftest import REPOSITORY, SHADES
-from two_stage.checkpoints import Run
+from two_stage.exits import Failure, Refusal
 from two_stage.handoff import file_sha256, open_checkpoint
-from two_stage.recipe import Refusal
+from two_stage.runs import Run
 
 MODEL_FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 RUN_FILES = {"README.md", "all_results.json", "lineage.json", "recipe.yaml", "trainer_state.json"}
-CHECKPOINT_FILES = MODEL_FILES | {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
+CHECKPOINT_FILES = MODEL_FILES | {
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+    "manifest.json",
+}
 PICTURES = {"confusion_matrix.png", "reliability.png", "learning_curves.png"}
 QUICK = ["--max_length", "32", "--use_cpu", "--per_device_train_batch_size", "8", "--logging_steps", "2"]
 
@@ -256,7 +262,7 @@ def test_stage_one_takes_a_data_set(tiny_folder: Path, data_folder: Path, tmp_pa
 
 def test_two_learning_rates_one_schedule(tiny_folder: Path) -> None:
     """Encoder and head, decayed or not: four groups at 2e-5 and 5e-5 that hold every parameter exactly once."""
-    from two_stage.trainer import parameter_groups
+    from two_stage.layers import parameter_groups
 
     model = run_sentiment.SentimentModel.from_pretrained(tiny_folder)
     arguments = run_sentiment.SentimentArguments(use_cpu=True)
@@ -296,7 +302,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny_folder: Path, data_folder: 
     """No folder with a model in it, and the step and the learning rate in the message."""
     call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "texts.csv"), "--labels", *SHADES]
     call += ["--learning_rate", "1e30", "--head_learning_rate", "1e30", "--max_grad_norm", "0", "--warmup_steps", "0"]
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) by step \d+.*learning_rate than 1e\+30"):
+    with pytest.raises(Failure, match=r"step \d: the loss is (nan|inf) \(training row \d+.*learning_rate than 1e\+30"):
         run_sentiment.main([*call, *QUICK, "--save_strategy", "no", "--output_dir", str(tmp_path / "run")])
     assert set(files_of(tmp_path / "run")) == {"recipe.yaml", "lineage.json"}
 

@@ -351,20 +351,6 @@ def test_ctrl_c_stops_what_goes_on(bench: Bench) -> None:
     assert [name for _, name, *_ in bench.notes("end")] == ["a"]
 
 
-def test_sigterm_is_ctrl_c_while_runs_go_on(bench: Bench) -> None:
-    """So a plain kill stops the runs, too; afterwards it is what it was before."""
-    seen = []
-    runs = bench.side_by_side([bench.run("a")])
-    runs.on_finish = lambda run: seen.append(signal.getsignal(signal.SIGTERM)) or ""  # type: ignore[func-returns-value]
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        runs.run_all()
-        assert seen == [signal.default_int_handler]
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.slow  # it waits five seconds
 def test_a_run_that_does_not_listen_is_killed(bench: Bench) -> None:
     """SIGINT first, and five seconds later what cannot be ignored."""

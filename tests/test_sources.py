@@ -13,8 +13,8 @@ from transformers import BertConfig
 
 import run_sentiment
 from run_ner import Settings
+from two_stage.exits import Refusal
 from two_stage.handoff import Checkpoint
-from two_stage.recipe import Refusal
 from two_stage.sources import Sample, Source, check_sources, sample_rows, split_sources, trace_dataset, training_sample
 from two_stage.tagged_sentences import load_splits
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import run_pretraining
 from tests.conftest import REPOSITORY
 from two_stage.corpus import CorpusSource, text_hash
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 from two_stage.streaming import StreamedRows
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from two_stage import tables
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 
 TABLES = ("csv", "tsv", "jsonl", "parquet")
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

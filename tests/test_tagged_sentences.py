@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers import BertConfig
 
 from run_ner import Settings
+from two_stage.exits import Refusal
 from two_stage.handoff import Checkpoint
-from two_stage.recipe import Refusal
 from two_stage.sources import Source
 from two_stage.tables import sample_indices
 from two_stage.tagged_sentences import Sentence, Sentences, load_splits, read_sentence, read_sentences, trained_types

@@ -15,17 +15,10 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForPreTraining
 
 import run_pretraining
-from two_stage.recipe import Refusal
-from two_stage.trainer import (
-    EpochSampler,
-    ExactTrainer,
-    ExactTrainingArguments,
-    FineTuningArguments,
-    pad_rows,
-    planned_steps,
-    repeated_rows,
-    row_lengths,
-)
+from two_stage.batches import EpochSampler, pad_rows, repeated_rows, row_lengths
+from two_stage.exits import Refusal
+from two_stage.trainer import ExactTrainer
+from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, planned_steps
 
 
 class Rows:

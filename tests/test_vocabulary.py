@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertMode
 
 from two_stage import vocabulary
 from two_stage.corpus import TOKENS
+from two_stage.exits import Refusal
 from two_stage.handoff import open_checkpoint, tokenizer_sha256
-from two_stage.recipe import Refusal
 from two_stage.vocabulary import (
     WordCounts,
     choose_new_words,

@@ -1,155 +1,208 @@
-"""One run a folder: a run is begun, gone on with, or found finished; none is written over."""
+"""Checkpoints: written whole or not at all, verified when they are read, the newest good one gone on with.
 
+Stock Trainer writes a checkpoint file by file into its final folder, and takes the folder with the highest number for
+the last one: a run that is killed meanwhile can never be gone on with until somebody removes that folder
+(huggingface/transformers#35782). Here a folder gets its name when all that is in it has reached the disk.
+"""
+
+import errno
 import json
 import os
-from dataclasses import dataclass
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from accelerate import PartialState
-from transformers.trainer_utils import get_last_checkpoint
+from two_stage.exits import Failure, Refusal, say
+from two_stage.tables import file_sha256
 
-from two_stage.recipe import Refusal, read_recipe, recipe_text, say
+MANIFEST = "manifest.json"  # the last file of a checkpoint: what belongs to it, with sizes and hashes
+UNFINISHED = ".unfinished"  # in a run's folder: where checkpoints are written
+NUMBERED = re.compile(r"checkpoint-(\d+)")
+OPTIMIZER = ("optimizer", "global_step")  # how the names begin of what Trainer, FSDP and DeepSpeed keep of it
+RESUME_ONLY = re.compile(r"(optimizer|scheduler|scaler|rng_state).*\.(pt|pth)")  # without which weights remain whole
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-RESULTS, RECIPE, LINEAGE = "all_results.json", "recipe.yaml", "lineage.json"
-# settings that cannot change what a run makes
-HARMLESS = {"output_dir", "use_cpu", "dataloader_num_workers", "preprocessing_workers", "report_to", "disable_tqdm"}
-HARMLESS |= {"workers", "keep_models"}
 
-
-@dataclass(frozen=True)
-class Run:
-    """The state in which a script finds its output folder."""
+class FoundCheckpoint(NamedTuple):
+    """The checkpoint to go on from."""
 
     folder: Path
-    checkpoint: str | None = None  # the last checkpoint of a run that was cut off
-    scores: dict[str, float] | None = None  # of a run that is finished
+    lacks: str  # what an exact resume would need and is not there; else empty
 
 
-def open_run(
-    output_dir: str,
-    recipe: dict[str, Any],
-    lineage: dict[str, Any],
-    check_only: bool = False,
-    has_parts: bool = False,
-) -> Run:
-    """Look at the output folder before anything is read, loaded or written.
-
-    Args:
-        output_dir: the run's folder; it need not exist.
-        recipe: the resolved recipe of this call.
-        lineage: what this call would be made from.
-        check_only: nothing will be written, so whatever is there does not matter.
-        has_parts: what lies there is worth keeping though there is no checkpoint, so that other settings are refused.
-
-    Returns:
-        A finished run with its scores, a run to go on with from its last checkpoint, or a new one.
-
-    Raises:
-        Refusal: the folder is a file, holds something else, or holds a run with other settings or from other files.
-    """
-    folder = Path(output_dir)
-    if check_only:
-        return Run(folder)
-    if folder.exists() and not folder.is_dir():
-        raise Refusal(f"{folder}: is a file; give --output_dir a folder")
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not os.access(there, os.W_OK):
-        raise Refusal(f"{folder}: no right to write in {there}; give another --output_dir")
-    if under := [str(parent) for parent in folder.parents if parent.is_file()]:
-        raise Refusal(f"{folder}: {under[0]} is a file; give --output_dir another folder")
-    if not folder.exists() or not any(folder.iterdir()):
-        return Run(folder)
-    if not (folder / RECIPE).is_file():
-        raise Refusal(f"{folder}: is not empty and holds no run; give another --output_dir")
-    changed = changed_settings(read_recipe(str(folder / RECIPE)), recipe)
-    results = folder / RESULTS
-    checkpoint = get_last_checkpoint(str(folder))
-    is_begun = has_parts or results.exists() or checkpoint
-    if changed and is_begun:
-        raise Refusal(f"{folder}: holds a run with other settings ({changed}); give another --output_dir")
-    other = changed_inputs(folder / LINEAGE, lineage, resuming=not results.exists())
-    if other and is_begun:
-        raise Refusal(f"{folder}: {other} since this run began; give another --output_dir")
-    if results.exists():
-        try:
-            return Run(folder, scores=json.loads(results.read_text(encoding="utf-8")))
-        except json.JSONDecodeError as error:
-            raise Refusal(f"{results}: broken ({error}); remove it, and the run is finished anew") from error
-    return Run(folder, checkpoint=checkpoint)
-
-
-def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What differs between two resolved recipes, as "learning_rate 2e-05 → 5e-05"; what is harmless does not count."""
-    keys = sorted((before.keys() | now.keys()) - HARMLESS)
-    pairs = [(key, _spoken(before.get(key, "default")), _spoken(now.get(key, "default"))) for key in keys]
-    changed = [f"{key} {old} → {new}" for key, old, new in pairs if old != new]
-    return ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-
-
-def _spoken(value: Any) -> str:
-    """A setting as text that is the same whether it was read from a file or typed: 5.0e-05 and 5e-5 are 5e-05."""
-    if isinstance(value, list):
-        return "[" + ", ".join(map(str, value)) + "]"
-    if str(value).lower() in ("true", "false"):
-        return str(value).lower()
-    try:
-        return f"{float(value):.17g}" if float(f"{float(value):g}") != float(value) else f"{float(value):g}"
-    except ValueError:
-        return str(value)
-
-
-def changed_inputs(lineage_file: Path, now: dict[str, Any], resuming: bool) -> str | None:
-    """The first file that is another than when the run began, as "train.csv changed"; None if all are the same."""
-    try:
-        before = json.loads(lineage_file.read_text(encoding="utf-8"))
-        for flag, files in now["data"].items():
-            for path, digest in files.items():
-                if before["data"].get(flag, {}).get(path) != digest:
-                    return f"{path} changed"
-        if before["checkpoint"]["weights_sha256"] != now["checkpoint"]["weights_sha256"]:
-            return f"the weights of {now['checkpoint']['name']} changed"
-        if resuming and before["rows_a_step"] != now["rows_a_step"]:
-            return f"rows a step changed from {before['rows_a_step']} to {now['rows_a_step']}"
-    except (OSError, ValueError, KeyError):
-        return f"{lineage_file} was lost or changed"
-    return None
+# --- Writing ----------------------------------------------------------------------------------------------------------
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file that is there whole or not at all, whenever the process or the machine stops."""
     partial = path.with_name(f".{path.name}")
-    partial.write_text(text, encoding="utf-8")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
+    sync(path.parent)
 
 
-def write_results(folder: Path, scores: dict[str, float]) -> None:
-    """Write all_results.json, the last file of a run: where it stands, the run is finished."""
-    write_whole(folder / RESULTS, json.dumps(scores, indent=2, sort_keys=True, allow_nan=False) + "\n")
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of files of a folder, has reached the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
-def begin_run(run: Run, recipe: dict[str, Any], lineage: dict[str, Any]) -> None:
-    """Make the run's folder and write its recipe and lineage, by which the same command finds its own run again.
+def files_below(folder: Path) -> dict[str, Path]:
+    """All files of a folder by their paths in it."""
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
-    No process writes before every process has looked at the folder.
+
+def seal(folder: Path) -> None:
+    """Write the manifest of a folder that is complete: each file's bytes and SHA-256."""
+    files = {
+        name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for name, path in files_below(folder).items()
+    }
+    write_whole(folder / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Give a complete folder its name, after all of it has reached the disk.
 
     Args:
-        run: as `open_run` found it.
-        recipe: as resolved.
-        lineage: as traced.
+        partial: on the same file system.
+        folder: the name; a folder that has it already gives way.
     """
-    processes = PartialState()
-    processes.wait_for_everyone()
-    if processes.is_main_process:
-        try:
-            run.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Refusal(f"{run.folder}: cannot be made ({error.strerror}); give another --output_dir") from error
-        write_whole(run.folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
-        write_whole(run.folder / RECIPE, recipe_text(recipe, lineage["script"], run.folder))
+    for path in files_below(partial).values():
+        sync(path)
+    for below in [*(path for path in partial.rglob("*") if path.is_dir()), partial]:
+        sync(below)
+    if folder.exists():
+        old = partial.with_name(f".old-{folder.name}")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        partial.rename(folder)
+    sync(folder.parent)
 
 
-def left_as_it_is(run: Run) -> dict[str, float]:
-    """Say that the run is finished and that nothing was done; returns its scores."""
-    say(f"{run.folder} holds this very run, finished: left as it is")
-    return run.scores or {}
+@contextmanager
+def told_if_unwritten(folder: Path, intact: str) -> Iterator[None]:
+    """Tell in one line that something could not be written, most often because the disk is full.
+
+    Args:
+        folder: that is being written.
+        intact: what is not lost, as the line ends.
+
+    Raises:
+        Failure: naming the folder, the cause and the space that is left.
+    """
+    try:
+        yield
+    except Exception as error:  # OSError, safetensors' own, and torch's RuntimeError
+        text = " ".join(str(error).split())
+        is_full = getattr(error, "errno", None) in FULL or re.search("No space left|Disk quota|File too large", text)
+        # what torch.save says when its writer cannot write on
+        if not isinstance(error, OSError) and not is_full and not re.search("inline_container|StreamWriter", text):
+            raise
+        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        cause = getattr(error, "strerror", None) or ("No space left on device" if is_full else text[:120])
+        raise Failure(
+            f"{folder}: could not be written: {cause} ({spoken_bytes(shutil.disk_usage(there).free)} are free); make "
+            f"room and run the same command again; {intact}"
+        ) from error
+
+
+def check_space(folder: Path, weights_bytes: int) -> None:
+    """Refuse a run whose disk cannot hold even one checkpoint: the weights, Adam's two means, and the final model.
+
+    Raises:
+        Refusal: naming what is needed and what is free.
+    """
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    needed, free = 4 * weights_bytes, shutil.disk_usage(there).free
+    if free < needed:
+        raise Refusal(
+            f"{folder}: a checkpoint and the final model need {spoken_bytes(needed)}, and {spoken_bytes(free)} are "
+            "free; make room, or give an --output_dir on another disk"
+        )
+
+
+def spoken_bytes(count: float) -> str:
+    """Bytes in the unit that suits them, of 1,000."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def what_is_wrong(folder: Path) -> str | None:
+    """Why a checkpoint cannot be trusted; None of a good one. What only an exact resume needs may be missing.
+
+    Args:
+        folder: with its manifest; every file that it names is read once.
+    """
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except FileNotFoundError:
+        return f"has no {MANIFEST}, so it was not written to its end"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"its {MANIFEST} is broken"
+    for name, (size, digest) in expected.items():
+        path = folder / name
+        if not path.is_file():
+            if not RESUME_ONLY.fullmatch(name):
+                return f"{name} is missing"
+        elif path.stat().st_size != size or file_sha256(path) != digest:
+            return f"{name} is not the file that was written"
+    return None
+
+
+def what_is_lacking(folder: Path) -> str:
+    """The files that an exact resume from a good checkpoint would need and that are not there; else nothing."""
+    names = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"].keys()
+    missing = [name for name in names if not (folder / name).is_file()]
+    if not any(name.startswith(OPTIMIZER) for name in names):
+        missing.append("optimizer.pt")
+    return ", ".join(missing)
+
+
+def find_checkpoint(folder: Path) -> FoundCheckpoint | None:
+    """The newest good checkpoint of a run; broken ones that are newer are set aside, and what was half done goes away.
+
+    Only for who has the folder's lock.
+
+    Args:
+        folder: the run's.
+
+    Returns:
+        None where there is no good one.
+    """
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    numbered = {int(found[1]): path for path in folder.iterdir() if (found := NUMBERED.fullmatch(path.name))}
+    for _, checkpoint in sorted(numbered.items(), reverse=True):
+        wrong = what_is_wrong(checkpoint)
+        if wrong is None:
+            return FoundCheckpoint(checkpoint, what_is_lacking(checkpoint))
+        say(f"! {checkpoint}: {wrong}; set aside as {set_aside(checkpoint).name}")
+    if numbered:
+        say(f"! {folder}: no checkpoint is good: beginning anew")
+    return None
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a broken checkpoint to a name that no run takes for one and that nothing has yet; returns it."""
+    number = 1
+    while (aside := checkpoint.with_name(f"broken-{checkpoint.name}" + (f"-{number}" if number > 1 else ""))).exists():
+        number += 1
+    return checkpoint.rename(aside)

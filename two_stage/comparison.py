@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from two_stage.checkpoints import RESULTS
 from two_stage.entity_results import documents_apart
 from two_stage.entity_scores import entity_counts, entity_scores, find_entities, resampled_counts, type_scores
 from two_stage.intervals import resampled_scores
 from two_stage.paired import Difference, detectable_difference, holm, mean_interval, paired_difference, verdict
 from two_stage.report import HEADLINES
+from two_stage.runs import RESULTS
 from two_stage.scores import confusion_matrix, label_scores, regression_scores, shade_scores
 from two_stage.sentiment_results import safe_cell
 from two_stage.tag_schemes import tag_names

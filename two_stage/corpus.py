@@ -23,8 +23,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from two_stage import tables
+from two_stage.exits import Refusal
 from two_stage.handoff import tokenizer_sha256
-from two_stage.recipe import Refusal
 from two_stage.table_builder import TableBuilder
 from two_stage.tables import (
     PlacedRow,

@@ -11,7 +11,7 @@ from datasets.utils import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from two_stage.corpus import corpus_tokenizer
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 from two_stage.tables import PlacedRow, broken_text, check_files, read_rows, text_value
 from two_stage.vocabulary import count_words, most_fragmented
 

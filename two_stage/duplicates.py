@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets.utils import tqdm
 
-from two_stage.recipe import Refusal, say
+from two_stage.exits import Refusal, say
 
 # --- What counts as the same text -------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
-from two_stage.checkpoints import LINEAGE
-from two_stage.recipe import Refusal, say
+from two_stage.exits import Refusal, say
+from two_stage.runs import LINEAGE
 from two_stage.tables import check_files, file_format, file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)

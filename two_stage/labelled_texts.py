@@ -13,10 +13,11 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from two_stage.batches import pad_rows, row_lengths
 from two_stage.duplicates import check_leakage, conflicting_rows
+from two_stage.exits import Refusal, say
 from two_stage.handoff import Checkpoint, settled_reading
 from two_stage.losses import class_weights
-from two_stage.recipe import Refusal, say
 from two_stage.sources import (
     ALL_ROWS,
     Sample,
@@ -28,7 +29,6 @@ from two_stage.sources import (
     training_sample,
 )
 from two_stage.tables import PlacedRow, column_value, number_value, text_value
-from two_stage.trainer import pad_rows, row_lengths
 
 SENTIMENT_MODELS = ("BertForSequenceClassification", "SentimentModel")
 COLUMNS = frozenset({"text", "text_pair", "gold", "predicted"})  # of predictions.csv, beside the labels

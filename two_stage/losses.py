@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

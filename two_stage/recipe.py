@@ -8,18 +8,16 @@ import dataclasses
 import difflib
 import json
 import math
-import os
 import re
 import sys
-import traceback
 from argparse import SUPPRESS, Action, HelpFormatter
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+
+from two_stage.exits import Refusal, say
 
 SettingsT = TypeVar("SettingsT")
 TrainingT = TypeVar("TrainingT", bound=TrainingArguments)
@@ -33,20 +31,12 @@ COMMON_TRAINING_FLAGS = frozenset(
     "min_steps freeze_encoder label_smoothing_factor weight_decay "
     "warmup_steps lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size "
     "eval_strategy save_strategy save_steps logging_steps seed use_cpu precision dataloader_num_workers "
-    "activation_checkpointing torch_compile report_to push_to_hub".split()
+    "activation_checkpointing torch_compile report_to push_to_hub resume_anyway".split()
 )
 
 
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")  # argparse takes -1e-3 for a flag
 NOT_IN_RECIPES = {"recipe", "help", "help_all", "hub_token"}  # `hf auth login` keeps a token
-
-
-class Refusal(Exception):
-    """What the user gave cannot be used: one line that says what, where and how to mend it; exit code 2."""
-
-
-class Failure(Exception):
-    """Some of the work failed, and what was done is kept: one line that says what; exit code 1."""
 
 
 class FlagFormatter(HelpFormatter):
@@ -140,7 +130,7 @@ def parse_flags(
     resolved = {
         name: value
         for name, value in values.items()
-        if name not in NOT_IN_RECIPES | {"check_only"}
+        if name not in NOT_IN_RECIPES | {"check_only", "resume_anyway"}
         and value is not None
         and (name in spoken or not value == stock.get(name) == ours[name])
     }
@@ -256,33 +246,3 @@ def check_range(settings: object, low: float, high: float, *names: str) -> None:
         if value is not None and not low <= value <= high:
             bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
             raise Refusal(f"--{name} {value}: must be {bounds}")
-
-
-def say(text: str) -> None:
-    """Print once, however many processes say it."""
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(text, flush=True)
-
-
-def run_script(main: Callable[[list[str]], object]) -> NoReturn:
-    """Call `main` with the command line and end the process: 0 done, 2 refused in one line, 1 failed, 130 Ctrl-C.
-
-    A bare `--debug` shows the traceback of a refusal; with a value it is TrainingArguments' own.
-    """
-    script, argv = Path(sys.argv[0]).name, sys.argv[1:]
-    debug = "--debug" in argv
-    try:
-        main([flag for flag, after in pairwise([*argv, "--"]) if flag != "--debug" or not after.startswith("-")])
-    except Refusal as refusal:
-        if debug:
-            traceback.print_exc()
-        elif int(os.environ.get("LOCAL_RANK", 0)) == 0:  # once a machine: its files may be others
-            print(f"{script}: {refusal}", file=sys.stderr)
-        sys.exit(2)
-    except (Failure, FloatingPointError) as error:
-        print(f"{script}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{script}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from two_stage.checkpoints import LINEAGE, RESULTS, Run, write_results, write_whole
+from two_stage.checkpoints import sync, told_if_unwritten, write_whole
+from two_stage.locks import unlock_folder
+from two_stage.runs import LINEAGE, RESULTS, Run, write_results
 from two_stage.tables import file_sha256
 
 if TYPE_CHECKING:
@@ -158,25 +160,35 @@ def finish_run(
     for name in [name for name in scores if name.endswith("model_preparation_time")]:
         del scores[name]  # Trainer tells it where nothing was trained
     trained = trainer.train_dataset is not None
-    if trained:
-        trainer.save_model(str(run.folder))
-    if trainer.is_world_process_zero():
+    with told_if_unwritten(run.folder, "its checkpoints are intact"):
         if trained:
-            trainer.state.save_to_json(str(run.folder / "trainer_state.json"))
-            lineage["weights_sha256"] = file_sha256(run.folder / "model.safetensors")
-            facts = {"started from": lineage["checkpoint"]["name"]} | findings.facts
-            for flag, files in lineage["data"].items():
-                # a data set that stage one reads is known by other words than a hash
-                facts[flag] = ", ".join(
-                    f"{file} (SHA-256 {digest[:16]}…)" if re.fullmatch("[0-9a-f]{64}", digest) else file
-                    for file, digest in files.items()
-                )
-            facts["optimizer steps"] = f"{trainer.state.global_step:,}"
-            write_model_card(run.folder, card, scores, findings._replace(facts=facts))
-        write_whole(run.folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
-        write_results(run.folder, scores)
-        print(f"\n{summary_table([run.folder])}\n")
+            trainer.save_model(str(run.folder))
+        if trainer.is_world_process_zero():
+            write_folder(trainer, run, lineage, scores, card, findings)
+            print(f"\n{summary_table([run.folder])}\n")
     trainer.accelerator.wait_for_everyone()
+    unlock_folder(run.folder)
+
+
+def write_folder(
+    trainer: "ExactTrainer", run: Run, lineage: dict[str, Any], scores: dict[str, float], card: Card, findings: Findings
+) -> None:
+    """Write what lies beside the weights; see `finish_run`."""
+    if trainer.train_dataset is not None:
+        trainer.state.save_to_json(str(run.folder / "trainer_state.json"))
+        lineage["weights_sha256"] = file_sha256(run.folder / "model.safetensors")
+        facts = {"started from": lineage["checkpoint"]["name"]} | findings.facts
+        for flag, files in lineage["data"].items():
+            # a data set that stage one reads is known by other words than a hash
+            facts[flag] = ", ".join(
+                f"{file} (SHA-256 {digest[:16]}…)" if re.fullmatch("[0-9a-f]{64}", digest) else file
+                for file, digest in files.items()
+            )
+        facts["optimizer steps"] = f"{trainer.state.global_step:,}"
+        write_model_card(run.folder, card, scores, findings._replace(facts=facts))
+        sync(run.folder / "model.safetensors")
+    write_whole(run.folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
+    write_results(run.folder, scores)
 
 
 def markdown_cell(text: str) -> str:

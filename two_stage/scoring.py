@@ -9,8 +9,8 @@ from datasets import Dataset
 from torch import nn
 
 from two_stage.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE, fit_temperature
+from two_stage.exits import say
 from two_stage.intervals import bootstrap_intervals
-from two_stage.recipe import say
 from two_stage.trainer import ExactTrainer
 
 

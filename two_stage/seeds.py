@@ -15,7 +15,7 @@ from typing import Any
 from accelerate import PartialState
 
 from two_stage.checkpoints import write_whole
-from two_stage.recipe import Refusal, say
+from two_stage.exits import Refusal, say
 from two_stage.report import SEEDS, seeds_table
 
 Main = Callable[[list[str]], dict[str, float]]

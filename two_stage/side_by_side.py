@@ -1,6 +1,5 @@
 """Runs of the scripts side by side: as many at once as there are devices, each a process with a folder of its own."""
 
-import fcntl
 import os
 import shutil
 import signal
@@ -16,8 +15,9 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from two_stage.checkpoints import RESULTS
-from two_stage.recipe import Refusal, say
+from two_stage.exits import Refusal, say
+from two_stage.locks import lock_folder, unlock_folder
+from two_stage.runs import RESULTS
 
 FINISHED, FAILED, LEFT_OUT = "finished", "failed", "left out"
 PAUSE = 0.1  # seconds between two looks at what runs
@@ -78,16 +78,10 @@ def locked(folder: Path) -> Iterator[int]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refusal(f"{folder}: cannot be made ({error.strerror}); give another --output_dir") from error
-    file = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{folder}: runs of an earlier call are still at work there: waiting until they end")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
+        yield lock_folder(folder, waits=True)
     finally:
-        os.close(file)
+        unlock_folder(folder)
 
 
 class SideBySide:
@@ -121,7 +115,7 @@ class SideBySide:
         """Run everything; returns what became of each run by its name. A failed one does not stop the others.
 
         Raises:
-            KeyboardInterrupt: as it came, after every run that was going on has been stopped.
+            KeyboardInterrupt, Stopped: as it came, after every run that was going on has been stopped.
         """
         before_call = len(self.outcomes)
         if before_call:
@@ -130,7 +124,6 @@ class SideBySide:
             if run.name in self.outcomes:
                 self.on_finish(run)
         self.logs.mkdir(exist_ok=True)
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a plain kill stops all, too
         form = "{percentage:3.0f} %|{bar}| {n_fmt}/{total_fmt} runs, {elapsed} gone{postfix}"
         try:
             with tqdm(total=len(self.planned), initial=before_call, bar_format=form, file=sys.stderr) as bar:
@@ -146,7 +139,6 @@ class SideBySide:
                     time.sleep(PAUSE)
         finally:
             self.stop()
-            signal.signal(signal.SIGTERM, before)
         return self.outcomes
 
     def begin_ready(self) -> None:

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from two_stage.recipe import Refusal, check_range
+from two_stage.exits import Refusal
+from two_stage.recipe import check_range
 from two_stage.tables import PlacedRow, dataset_rows, dataset_splits, read_rows, sample_indices
 
 SPLITS = ("train", "validation", "test")

@@ -16,7 +16,7 @@ from two_stage.corpus import (
     read_documents,
     tokenize_documents,
 )
-from two_stage.recipe import Refusal, say
+from two_stage.exits import Refusal, say
 from two_stage.vocabulary import choose_new_words, count_words, extend_tokenizer
 
 DATA_SET = ("dataset", "dataset_config", "dataset_revision", "dataset_split")

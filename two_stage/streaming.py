@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import IterableDataset
 
+from two_stage.batches import grouped_order
 from two_stage.corpus import CorpusSource, cut_shards, shard_documents, text_hash
-from two_stage.recipe import Refusal
-from two_stage.trainer import grouped_order
+from two_stage.exits import Refusal
 
 # from a block's documents (as sentences) and the key of its draws to its rows, with their `lengths`
 BlockRows = Callable[[list[list[str]], str], Any]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets import ArrowBasedBuilder, BuilderConfig, DatasetInfo, Features, SplitGenerator
 from datasets.exceptions import DatasetGenerationError
 
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 
 
 class GenerationRefusal(Refusal, DatasetGenerationError):

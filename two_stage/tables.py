@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset  # takes a second to import, and files need none of it

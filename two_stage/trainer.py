@@ -6,254 +6,47 @@ Here the loss is a sum over items divided by the items of the whole global step,
 step sees (the order of rows, the masks) is keyed by (seed, epoch, row), never by a worker, a process or a batch.
 """
 
-import copy
 import math
 import resource
+import shutil
 import time
-from collections.abc import Iterator, Sized
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
-from datasets import Dataset
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, PrinterCallback
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, rotate_checkpoints
 
-from two_stage.recipe import Refusal, check_range, say
+from two_stage.batches import EpochSampler
+from two_stage.checkpoints import UNFINISHED, put_in_place, seal, told_if_unwritten
+from two_stage.exits import STOPS, Failure, Refusal, Stopped, outlive_one_stop, say
+from two_stage.layers import UnfreezingCallback, freeze_layers, parameter_groups, spoken_groups
+from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, arguments_aside
 
-ArgumentsT = TypeVar("ArgumentsT", bound="ExactTrainingArguments")
+STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
 TIMED_STEPS = 6  # the first warms up and has no time
 POOL_STEPS = 50  # rows are sorted by length within pools of 50 steps: little padding, and still a random order
-
-LEAST_IS_BEST = ("loss", "error", "error_score", "likelihood", "brier", "perplexity")  # endings of scores' names
-
-# Fields of TrainingArguments that these scripts have another way for, at their stock values
-NO_EFFECT = {
-    "do_train": False,  # the file given is the switch
-    "do_eval": False,
-    "do_predict": False,
-    "resume_from_checkpoint": None,  # the same command resumes
-    "train_sampling_strategy": "random",  # EpochSampler
-    "label_smoothing_factor": 0.0,
-    "batch_eval_metrics": False,
-    "prediction_loss_only": False,
-    "auto_find_batch_size": False,
-    "eval_do_concat_batches": True,
-}
-
-
-@dataclass
-class ExactTrainingArguments(TrainingArguments):
-    """TrainingArguments with this project's defaults, which every script refines."""
-
-    bf16: bool = field(default=False, metadata={"help": "use --precision instead"})
-    fp16: bool = field(default=False, metadata={"help": "use --precision instead"})
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
-        default="auto", metadata={"help": "auto: bf16 on a GPU that computes in it, else fp32"}
-    )
-    head_learning_rate: float | None = field(
-        default=None, metadata={"help": "of everything outside the encoder; default: learning_rate"}
-    )
-    layer_decay: float = field(
-        default=1.0, metadata={"help": "each layer's rate over that of the layer above it; 0.95 spares the lower ones"}
-    )
-    freeze_layers: int = field(default=0, metadata={"help": "the embeddings and so many layers stay as they are"})
-    weight_decay: float = field(default=0.01, metadata={"help": "on weights only, not on LayerNorm and biases"})
-    warmup_steps: float = field(default=0.1, metadata={"help": "steps, or below 1 the share of all steps"})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "stock True shows 0.0 for a NaN loss"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "the data sets hold what the model takes"})
-    include_num_input_tokens_seen: str = field(
-        default="non_padding", metadata={"help": "count tokens for train_tokens_per_second"}
-    )
-    ddp_timeout: int = field(default=24 * 3600, metadata={"help": "seconds; others wait while one reads a corpus"})
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every parameter is used"})
-    takes_no_effect: ClassVar[dict[str, Any]] = NO_EFFECT
-
-    def __post_init__(self) -> None:
-        """Let the precision follow the device, then let transformers check the rest.
-
-        Raises:
-            Refusal: half precision asked for on a CPU, which emulates it hundreds of times slower or runs no faster;
-                a field of TrainingArguments that would do nothing here.
-        """
-        check_range(self, 0, 1, "layer_decay")
-        check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
-        check_range(self, 1, math.inf, "gradient_accumulation_steps")
-        check_range(self, 0, math.inf, "freeze_layers")
-        check_range(self, 0, 2**32 - 1, "seed", "data_seed")
-        if self.metric_for_best_model and getattr(self, "greater_is_better", None) is None:
-            # transformers knows no more than "loss"
-            self.greater_is_better = not self.metric_for_best_model.endswith(LEAST_IS_BEST)
-        for name, stock in self.takes_no_effect.items():
-            if getattr(self, name) != stock:
-                raise Refusal(f"--{name} {getattr(self, name)}: has no effect in these scripts; leave it out")
-        on_gpu = torch.cuda.is_available() and not self.use_cpu
-        if not on_gpu and (self.bf16 or self.fp16 or self.precision in ("bf16", "fp16")):
-            raise Refusal("half precision needs a GPU here; leave precision at auto")
-        if self.precision != "auto":
-            self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
-        elif on_gpu and not self.fp16:
-            self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        self.dataloader_pin_memory &= on_gpu
-        super().__post_init__()
-        # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
-        self._n_gpu = min(self.n_gpu, 1)
-
-    def check_metric(self, scores: list[str]) -> None:
-        """Refuse a --metric_for_best_model that evaluation does not give, before anything is trained."""
-        name = (self.metric_for_best_model or "loss").removeprefix("eval_")
-        if name not in scores:
-            raise Refusal(f"--metric_for_best_model {name}: is none of {', '.join(scores)}")
-
-    @property
-    def rows_a_step(self) -> int:
-        """Rows that one optimizer step sees, over accumulation and all processes."""
-        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
-
-
-@dataclass
-class FineTuningArguments(ExactTrainingArguments):
-    """Stage two's defaults: the middle of the ranges of Devlin et al. 2019, appendix A.3, and a faster head."""
-
-    learning_rate: float = field(default=2e-5, metadata={"help": "of the encoder"})
-    head_learning_rate: float | None = field(default=5e-5, metadata={"help": "of the head, which starts from nothing"})
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "rows a process and forward pass"})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "rows a process"})
-    num_train_epochs: float = field(default=4.0, metadata={"help": "passes over the labelled rows"})
-    logging_steps: float = field(default=10, metadata={"help": "steps between two lines of the learning curve"})
-    eval_strategy: str = field(default="epoch", metadata={"help": "when to score the validation rows"})
-    save_strategy: str = field(default="epoch", metadata={"help": "when to save a checkpoint to resume from"})
-    save_total_limit: int | None = field(default=1, metadata={"help": "checkpoints to keep"})
-    label_smoothing_factor: float = field(
-        default=0.0, metadata={"help": "share of each target that is spread over all labels"}
-    )
-    unfreeze_epochs: float = field(
-        default=0.0, metadata={"help": "the head learns first, and layer after layer joins from the top over so many"}
-    )
-    freeze_encoder: bool = field(
-        default=False, metadata={"help": "the encoder and its pooler stay as they are, and the head alone learns"}
-    )
-    min_steps: int = field(
-        default=0, metadata={"help": "train at least so many steps: few rows are gone over more often an epoch"}
-    )
-    takes_no_effect: ClassVar[dict[str, Any]] = {k: v for k, v in NO_EFFECT.items() if k != "label_smoothing_factor"}
-
-    def __post_init__(self) -> None:
-        """Check the ranges of stage two's own fields, then what every script's are."""
-        check_range(self, 0, math.inf, "unfreeze_epochs", "min_steps")
-        check_range(self, 0, 1, "label_smoothing_factor")
-        if self.max_steps <= 0 and 0 < self.num_train_epochs <= self.unfreeze_epochs:
-            raise Refusal(
-                f"--unfreeze_epochs {self.unfreeze_epochs:g}: the embeddings would never learn in "
-                f"--num_train_epochs {self.num_train_epochs:g}; to keep them as they are, --freeze_layers"
-            )
-        for name in ("freeze_layers", "unfreeze_epochs"):
-            if self.freeze_encoder and getattr(self, name):
-                raise Refusal(f"--freeze_encoder and --{name}: no layer learns at all, so give one or the other")
-        if self.min_steps and self.max_steps > 0:
-            raise Refusal("--min_steps and --max_steps: give one or the other")
-        super().__post_init__()
-
-
-def planned_steps(rows: int, training: ExactTrainingArguments) -> int:
-    """Optimizer steps of a whole run over so many rows an epoch."""
-    steps_an_epoch = -(-rows // training.rows_a_step)
-    return training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
-
-
-def repeated_rows(rows: Dataset, training: FineTuningArguments) -> Dataset:
-    """The rows of an epoch: each once, or as often as --min_steps asks for, which is said.
-
-    On few rows, runs of the usual epochs end before they have learned, and differ by luck (Mosbach et al. 2021, On the
-    stability of fine-tuning BERT, section 6). All that goes by epochs or by shares of the run keeps its meaning.
-
-    Args:
-        rows: to train on.
-        training: its num_train_epochs over what is returned make min_steps optimizer steps at least.
-
-    Returns:
-        `rows` itself where they are enough; else whole copies of it, one behind the other, by number alone.
-    """
-    if training.num_train_epochs <= 0 or planned_steps(len(rows), training) >= training.min_steps:
-        return rows
-    copies = next(n for n in count(2) if planned_steps(n * len(rows), training) >= training.min_steps)
-    steps = planned_steps(copies * len(rows), training)
-    say(f"--min_steps {training.min_steps}: an epoch goes over the rows {copies:,} times, which makes {steps:,} steps")
-    return rows.select(np.tile(np.arange(len(rows)), copies))
-
-
-class EpochSampler(Sampler[int]):
-    """The order of one epoch's rows: shuffled by (seed, epoch), rows of like length in one step.
-
-    The order knows only the rows of a whole global step, not how they are cut into batches, so every way to cut them
-    sees the same rows in the same step. The last step is filled up with rows from the epoch's start.
-    """
-
-    def __init__(self, dataset: Sized, step_rows: int, seed: int) -> None:
-        self.dataset, self.step_rows, self.seed, self.epoch = dataset, step_rows, seed, 0
-
-    def __len__(self) -> int:
-        return -(-len(self.dataset) // self.step_rows) * self.step_rows
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        yield from grouped_order(row_lengths(self.dataset), self.step_rows, rng).tolist()
-
-
-def grouped_order(lengths: np.ndarray, step_rows: int, rng: np.random.Generator) -> np.ndarray:
-    """A random order of rows in which those of a step are of like length.
-
-    Args:
-        lengths: tokens of each row: int (rows,).
-        step_rows: rows of one step.
-        rng: of the order.
-
-    Returns:
-        Row numbers: int (steps × step_rows,); the last step is filled up with rows from the order's start.
-    """
-    steps = -(-len(lengths) // step_rows)
-    order = np.resize(rng.permutation(len(lengths)), steps * step_rows)
-    pool = np.arange(len(order)) // (POOL_STEPS * step_rows)
-    order = order[np.lexsort((-lengths[order], pool))]  # by pool, and longest first within it
-    return rng.permutation(order.reshape(-1, step_rows)).ravel()
-
-
-def stream_positions(checkpoint: str) -> dict[str, list[int]]:
-    """Where each lane of a streamed data set stood when `checkpoint` was saved.
-
-    Raises:
-        Refusal: the checkpoint is of a run that did not stream.
-    """
-    state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-    kept = state.stateful_callbacks.get("StreamCallback")
-    if kept is None:
-        raise Refusal(f"{checkpoint}: does not say where its stream stood; give another --output_dir")
-    return kept["attributes"]["positions"]
-
-
-def row_lengths(dataset: Any) -> np.ndarray:
-    """The number of tokens of each row, without reading the tokens."""
-    if hasattr(dataset, "lengths"):
-        return np.asarray(dataset.lengths)
-    import pyarrow.compute
-
-    table = dataset.select_columns("input_ids").with_format("arrow")[:]
-    return pyarrow.compute.list_value_length(table["input_ids"]).to_numpy()
+DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class ExactCallback(TrainerCallback):
-    """Tells the sampler and the data set which epoch begins, and keeps the logged losses true."""
+    """Tells the sampler which epoch begins, saves what a resume needs when it is due, and heeds a stop."""
 
     def __init__(self, trainer: "ExactTrainer") -> None:
         self.trainer = trainer
+        self.saves_behind_epoch = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take up the sums behind the logged losses where the run before left them."""
+        self.trainer.take_up_losses()
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Set the epoch; accelerate's own `set_epoch` does not reach the sampler after a resume in mid-epoch."""
@@ -265,64 +58,55 @@ class ExactCallback(TrainerCallback):
             self.trainer.train_dataset.set_epoch(epoch)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Log the last step: what Trainer adds to train_loss after it is one process's share, not the mean."""
-        if state.global_step >= state.max_steps:
-            control.should_log = True
+        """Save where a stop was asked for; at an epoch's end behind its evaluation, which no resume would make up for.
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **logged: Any) -> None:
-        """Stop where a logged loss is no number any more, rather than finish with what is left of the model."""
-        loss = logged["logs"].get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} by step {state.global_step}; a checkpoint saved since the last logged loss "
-                f"may be broken too; try a lower --learning_rate than {args.learning_rate:g}, or --precision fp32"
-            )
+        The last step is logged: what Trainer adds to train_loss after it is one process's share, not the mean.
+        """
+        is_last = state.global_step >= state.max_steps
+        control.should_log |= is_last
+        control.should_save |= self.trainer.is_asked_to_stop
+        self.saves_behind_epoch = control.should_save and (is_last or state.epoch == int(state.epoch or 0))
+        control.should_save &= not self.saves_behind_epoch
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save what waited for the epoch's end."""
+        control.should_save |= self.saves_behind_epoch
+        self.saves_behind_epoch = False
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A stop that came meanwhile need not wait for another step."""
+        if args.world_size == 1 and state.global_step and self.trainer.is_in_train:
+            control.should_save |= self.trainer.is_asked_to_stop
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Stop, with nothing that would look like the end of a run.
+
+        Raises:
+            Stopped: as it was asked for.
+        """
+        if self.trainer.is_asked_to_stop:
+            raise Stopped(STOPS.asked or STOP_BY_OTHERS, str(self.trainer.checkpoint_folder))
 
 
-class UnfreezingCallback(TrainerCallback):
-    """Lets the head learn alone, then one more part after the other from the top (Howard and Ruder 2018, section 3.3).
+class ResumeState(TrainerCallback, ExportableState):
+    """What an exact resume needs besides Trainer's own, kept in trainer_state.json.
 
-    Their one layer an epoch would take twelve epochs; here the parts join evenly over `unfreeze_epochs`.
+    `positions`: where each lane of a streamed data set stands. `losses`: the sum of losses since the last log, the sum
+    of all before, and the step of that log.
     """
 
-    def __init__(self, model: nn.Module, args: "FineTuningArguments") -> None:
-        layers = len(model.bert.encoder.layer)
-        self.epochs = args.unfreeze_epochs
-        self.joins: list[tuple[float, nn.Parameter]] = []  # share of those epochs, and what learns from then on
-        for name, parameter in model.named_parameters():
-            part, below = encoder_part(name, layers)
-            if part != "head" and parameter.requires_grad:
-                self.joins.append(((below + 1) / (layers + 1), parameter))
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Open what is due. Data-parallel training is set up with all parts, so it knows those that join later."""
-        progress = (state.epoch or 0.0) / self.epochs + 1e-9
-        for share, parameter in self.joins:
-            parameter.requires_grad_(share <= progress)
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Leave the model as it came."""
-        for _share, parameter in self.joins:
-            parameter.requires_grad_(True)
-
-
-class StreamCallback(TrainerCallback, ExportableState):
-    """Keeps in trainer_state.json where each lane of a streamed data set stands, over all processes."""
-
-    def __init__(self, trainer: "ExactTrainer | None" = None, positions: dict[str, list[int]] | None = None) -> None:
-        self.trainer, self.positions = trainer, positions or {}
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Gather the places before a checkpoint is saved; every process comes here alike."""
-        if control.should_save and self.trainer is not None:
-            gathered = gather_object([self.trainer.stream_positions])
-            self.positions = {lane: place for one in gathered for lane, place in one.items()}
-
-    on_epoch_end = on_step_end
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
 
     def state(self) -> dict[str, Any]:
         """What trainer_state.json keeps."""
-        return {"args": {}, "attributes": {"positions": self.positions}}
+        return {"args": {}, "attributes": self.kept}
+
+    @classmethod
+    def of(cls, checkpoint: str) -> dict[str, Any]:
+        """What was kept with a checkpoint; nothing of one that another program wrote."""
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        return state.stateful_callbacks.get(cls.__name__, {}).get("attributes", {})
 
 
 class ExactTrainer(Trainer):
@@ -347,6 +131,13 @@ class ExactTrainer(Trainer):
         args.ddp_find_unused_parameters = unfreezes or args.ddp_find_unused_parameters
         super().__init__(args=args, eval_dataset=eval_dataset, **kwargs)
         self.add_callback(ExactCallback(self))
+        self.resume_state = ResumeState()
+        self.add_callback(self.resume_state)
+        self.resumed: dict[str, Any] = {}  # a checkpoint's ResumeState
+        self.step_losses: list[Tensor] = []  # of the micro-batches of the step at work
+        self.step_batches: list[dict[str, Tensor]] = []
+        self.asked_elsewhere = False  # whether another process was asked to stop
+        self.saving_in: Path | None = None
         if unfreezes:
             self.add_callback(UnfreezingCallback(self.model, args))
         self.is_streaming = isinstance(self.train_dataset, IterableDataset)
@@ -354,7 +145,6 @@ class ExactTrainer(Trainer):
         self.stream_positions: dict[str, list[int]] = {}  # lane → where it stands, of this process's lanes
         if self.is_streaming:
             args.ignore_data_skip = True  # the stream goes on from its own place, and nothing is read twice
-            self.add_callback(StreamCallback(self))
 
     def train_and_evaluate(self, checkpoint: str | None = None) -> dict[str, float]:
         """Train if there are rows to train on, and score the validation rows, once more only if need be.
@@ -372,10 +162,14 @@ class ExactTrainer(Trainer):
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
                 self._load_best_model()
         elif self.train_dataset is not None:
+            self.resumed = ResumeState.of(checkpoint) if checkpoint else {}
             if checkpoint and self.is_streaming:
-                self.stream_positions = self.train_dataset.go_on_from(stream_positions(checkpoint))
+                if "positions" not in self.resumed:
+                    raise Refusal(f"{checkpoint}: does not say where its stream stood; give another --output_dir")
+                self.stream_positions = self.train_dataset.go_on_from(self.resumed["positions"])
             say(spoken_groups(parameter_groups(self.model, set(self.get_decay_parameter_names(self.model)), self.args)))
-            scores = self.train(resume_from_checkpoint=checkpoint).metrics
+            with STOPS.heeded_at_step_end() if self.args.save_strategy != SaveStrategy.NO else nullcontext():
+                scores = self.train(resume_from_checkpoint=checkpoint).metrics
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
             scores["train_tokens_per_second"] = tokens / max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
         if self.train_dataset is not None and self.args.include_num_input_tokens_seen == "non_padding":
@@ -419,8 +213,20 @@ class ExactTrainer(Trainer):
         for batch in batches:
             for lane, *place in batch.pop("stream_position", torch.empty(0)).tolist():
                 self.stream_positions[str(lane)] = place
-        counts = torch.stack([self.count_items(batch) for batch in batches]).sum(0).to(device)
-        return batches, self.accelerator.reduce(counts, "sum")
+        counts = torch.stack([self.count_items(batch) for batch in batches]).sum(0)
+        asked = torch.tensor(
+            [STOPS.asked > 0]
+        )  # told along with the counts, so that all processes stop behind one step
+        *items, others = self.accelerator.reduce(torch.cat([counts, asked]).to(device), "sum").split([len(counts), 1])
+        if self.args.world_size > 1:
+            self.asked_elsewhere = bool(others)
+        self.step_batches = batches
+        return batches, items[0]
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether a signal asked for a stop: all processes hear of it before a step, and a lone one at once."""
+        return self.asked_elsewhere if self.args.world_size > 1 else STOPS.asked > 0
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> None:
         """Trainer's own count of label tokens, which `get_batch_samples` replaces."""
@@ -453,13 +259,16 @@ class ExactTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """The batches of this process; of a stream as it gives them, for it has dealt its rows out already."""
         if not self.is_streaming:
-            return super().get_train_dataloader()
+            loader = super().get_train_dataloader()
+            loader.worker_init_fn = outlive_one_stop  # no draw is a worker's, so it needs no seed of its own
+            return loader
         return DataLoader(
             self.train_dataset,
             batch_size=self.args.train_batch_size,
             collate_fn=self.data_collator,
             num_workers=min(1, self.args.dataloader_num_workers),  # a second would read the same rows again
             pin_memory=self.args.dataloader_pin_memory,
+            worker_init_fn=outlive_one_stop,
             generator=torch.Generator(),  # its draw would else move dropout's
         )
 
@@ -494,20 +303,169 @@ class ExactTrainer(Trainer):
             self.optimizer = optimizer(groups, **options)
         return self.optimizer
 
+    # --- Numbers that are none ---
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward of a micro-batch, whose loss is kept until the step is checked."""
+        loss = super().training_step(*args, **kwargs)
+        self.step_losses.append(loss)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, which Trainer asks for before each update: the last moment to keep the weights whole."""
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        losses, self.step_losses = torch.stack(self.step_losses), []
+        # a scaler of fp16 meets infinite gradients now and then, passes over the step, and scales less
+        is_scaled = getattr(self.accelerator, "scaler", None) is not None
+        numbers = losses if is_scaled else torch.cat([losses, torch.as_tensor(grad_norm).to(losses).reshape(1)])
+        if not numbers.isfinite().all():
+            self.refuse_step(losses)
+        return grad_norm
+
+    def refuse_step(self, losses: Tensor) -> None:
+        """Stop before a step whose loss or gradient is no finite number.
+
+        Args:
+            losses: of this process's micro-batches: (micro-batches,).
+
+        Raises:
+            Failure: naming step, rows, and what is still good.
+        """
+        step = self.state.global_step + 1
+        bad = [i for i, loss in enumerate(losses.tolist()) if not math.isfinite(loss)]
+        what = f"the loss is {losses[bad[0]].item()}" if bad else "the gradient is no finite number"
+        saved = self.last_checkpoint()
+        good = f"{saved} is the last good checkpoint" if saved else "no checkpoint was saved before"
+        raise Failure(
+            f"step {step}: {what} ({self.spoken_rows(bad or list(range(len(losses))))}); the step was not taken, and "
+            f"{good}; try a lower --learning_rate than {self.args.learning_rate:g}, or --precision fp32"
+            + (", with --resume_anyway to go on from there" if saved else "")
+        )
+
+    def spoken_rows(self, batches: list[int]) -> str:
+        """Which rows of the micro-batches at fault give no finite results, by number; all of them, if none does alone.
+
+        Args:
+            batches: the micro-batches, by their place in the step.
+        """
+        numbers, texts = [], []
+        for batch in batches:
+            inputs = self.step_batches[batch]
+            of_batch = self.row_numbers(batch, len(inputs["input_ids"]))
+            at_fault = self.rows_at_fault(inputs) or list(range(len(inputs["input_ids"])))
+            numbers += [of_batch[row] for row in at_fault] if of_batch else []
+            texts += [inputs["input_ids"][row] for row in at_fault]
+        text = self.processing_class.decode(texts[0], skip_special_tokens=True)[:60]
+        shown = ", ".join(f"{number + 1:,}" for number in numbers[:8]) + (" …" if len(numbers) > 8 else "")
+        return (f"training row {shown}, " if numbers else "") + f"beginning with “{text}”"
+
+    def row_numbers(self, batch: int, rows: int) -> list[int]:
+        """The numbers in the training data of the rows of a micro-batch of this step; none of a stream."""
+        if self.is_streaming:
+            return []
+        done = self.state.global_step % max(len(self.sampler) // self.args.rows_a_step, 1)
+        step_batch = done * self.args.gradient_accumulation_steps + batch
+        first = (step_batch * self.args.world_size + self.args.process_index) * self.args.train_batch_size
+        return list(self.sampler)[first : first + rows]
+
+    def rows_at_fault(self, inputs: dict[str, Tensor]) -> list[int]:
+        """The rows of a micro-batch whose own results are no finite numbers, by their place in it."""
+        if self.accelerator.distributed_type not in DATA_PARALLEL:
+            return []  # a process alone has no whole model
+        model = self.accelerator.unwrap_model(self.model).eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            results, _ = self.row_results(model, self._prepare_inputs(dict(inputs)))
+        return torch.nonzero(~results.flatten(1).isfinite().all(dim=1)).flatten().tolist()
+
+    # --- Checkpoints ---
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where this step's checkpoint lies, or will."""
+        return Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+
+    def last_checkpoint(self) -> str | None:
+        """The newest checkpoint of this run."""
+        found = [path for path in Path(self.args.output_dir).glob("checkpoint-*") if path.is_dir()]
+        return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        """Where Trainer saves: aside, while a checkpoint is written."""
+        return str(self.saving_in or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Let Trainer write the checkpoint aside, then give it its place, and only then remove old ones."""
+        folder, aside = self.checkpoint_folder, Path(self.args.output_dir, UNFINISHED)
+        partial = aside / folder.name
+        saved = self.last_checkpoint()
+        with told_if_unwritten(folder, f"{saved} is intact" if saved else "no checkpoint was saved before"):
+            if self.args.should_save:
+                shutil.rmtree(aside, ignore_errors=True)
+            self.keep_resume_state()
+            self.accelerator.wait_for_everyone()
+            self.saving_in = aside
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self.saving_in = None
+            if self.state.best_model_checkpoint == str(partial):
+                self.state.best_model_checkpoint = str(folder)
+            self.accelerator.wait_for_everyone()  # each process keeps its own random state there
+            if self.args.should_save:
+                self.state.save_to_json(str(partial / "trainer_state.json"))  # which knows where the best one lies
+                seal(partial)
+                put_in_place(partial, folder)
+                aside.rmdir()
+                best = self.state.best_model_checkpoint
+                rotate_checkpoints(self.args.output_dir, self.args.save_total_limit, best)
+            self.accelerator.wait_for_everyone()
+
+    def keep_resume_state(self) -> None:
+        """Gather what an exact resume needs besides Trainer's own; every process comes here alike."""
+        losses = self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item()
+        kept: dict[str, Any] = {"losses": [losses, self._total_loss_scalar, self._globalstep_last_logged]}
+        if self.is_streaming:
+            gathered = gather_object([self.stream_positions])
+            kept["positions"] = {lane: place for one in gathered for lane, place in one.items()}
+        self.resume_state.kept = kept
+
+    def take_up_losses(self) -> None:
+        """Let the first logged loss and train_loss be those of a run that was not cut off."""
+        if losses := self.resumed.get("losses"):
+            since_log, before, self._globalstep_last_logged = losses
+            self._tr_loss = torch.tensor(since_log, device=self.args.device)
+            self._total_loss_scalar = before
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log; train_loss is the mean over the steps of the whole run, also where it was cut off."""
+        if "train_loss" in logs:
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
+        super().log(logs, *args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both; where the optimizer was lost, let the learning rate at least go on where it was."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
+            for _ in range(self.state.global_step):
+                self.lr_scheduler.step()
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save without training_args.bin, which is a pickle; recipe.yaml says the same in the open."""
+        """Save weights that are numbers, and no training_args.bin, a pickle; recipe.yaml says the same in the open.
+
+        Raises:
+            Failure: a weight is no finite number.
+        """
+        tensors = self.model.state_dict() if state_dict is None else state_dict
+        if broken := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+            saved = self.last_checkpoint()
+            raise Failure(
+                f"step {self.state.global_step}: {broken} holds numbers that are none, so nothing was saved"
+                + (f"; {saved} is the last good checkpoint" if saved else "")
+                + f"; try a lower --learning_rate than {self.args.learning_rate:g}, or --precision fp32"
+            )
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
-
-
-def arguments_aside(training: ArgumentsT, steps: int) -> ArgumentsT:
-    """The run's arguments for some steps that are not part of it: nothing is saved, scored or reported."""
-    arguments = copy.copy(training)
-    arguments.max_steps, arguments.save_strategy, arguments.report_to = steps, SaveStrategy.NO, []
-    arguments.eval_on_start = arguments.load_best_model_at_end = arguments.push_to_hub = False
-    arguments.logging_steps = max(1, steps // 5)
-    return arguments
 
 
 class StepTimer(TrainerCallback):
@@ -548,100 +506,3 @@ def time_steps(
     on_gpu = torch.cuda.is_available() and not training.use_cpu
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds_a_step": float(np.median(np.diff(timer.ends))), "memory_gb": peak / 1e9}
-
-
-def freeze_layers(model: nn.Module, count: int) -> None:
-    """Keep the embeddings and the first `count` layers of `model.bert` as they are; 0 keeps nothing.
-
-    Raises:
-        Refusal: the encoder has fewer layers.
-    """
-    layers = model.bert.encoder.layer
-    check_freezing(count, len(layers))
-    for part in [model.bert.embeddings, *layers[:count]] if count else []:
-        part.requires_grad_(False)
-
-
-def check_freezing(count: int, layers: int) -> None:
-    """Refuse to freeze more layers than there are."""
-    if count > layers:
-        raise Refusal(f"--freeze_layers {count}: the encoder has {layers} layers")
-
-
-def parameter_groups(model: nn.Module, decayed: set[str], args: ExactTrainingArguments) -> list[dict[str, Any]]:
-    """Every trainable parameter in exactly one group: encoder or head, decayed or not; with a layer_decay, by layer.
-
-    The top layer and the pooler learn at learning_rate, each layer below at layer_decay of the one above it, and the
-    embeddings slowest (Howard and Ruder 2018, section 3.1, "discriminative fine-tuning").
-
-    Args:
-        model: a BERT with an attribute `bert`; everything outside of it is head.
-        decayed: names of the parameters under weight decay.
-        args: learning_rate for the encoder; head_learning_rate, or learning_rate where it is None, for the head.
-
-    Returns:
-        The groups that are not empty, as a torch optimizer takes them, each with a `name`.
-    """
-    layers = len(model.bert.encoder.layer)
-    head_rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
-    groups: dict[str, dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            part, below = encoder_part(name.removeprefix("module."), layers)
-            rate = head_rate if part == "head" else args.learning_rate * args.layer_decay**below
-            part = "encoder" if part != "head" and args.layer_decay == 1 else part
-            decay = name in decayed
-            key = part if decay else f"{part}, no decay"
-            new: dict[str, Any] = {
-                "params": [],
-                "lr": rate,
-                "weight_decay": args.weight_decay if decay else 0.0,
-                "name": key,
-            }
-            groups.setdefault(key, new)["params"].append(parameter)
-    return list(groups.values())
-
-
-def spoken_groups(groups: list[dict[str, Any]]) -> str:
-    """One line that says which part learns at which rate, weights with and without decay together."""
-    parts: dict[str, list[float]] = {}  # name → rate, numbers that learn
-    for group in groups:
-        part = parts.setdefault(group["name"].removesuffix(", no decay"), [group["lr"], 0])
-        part[1] += sum(parameter.numel() for parameter in group["params"])
-    return "Learning rates: " + ", ".join(f"{name} {rate:.3g} ({count:,})" for name, (rate, count) in parts.items())
-
-
-def encoder_part(name: str, layers: int) -> tuple[str, int]:
-    """Of which part of the model a parameter is, and how many layers lie between it and the top layer."""
-    if not name.startswith("bert."):
-        return "head", 0
-    if name.startswith("bert.embeddings."):
-        return "embeddings", layers
-    if name.startswith("bert.encoder.layer."):
-        layer = int(name.split(".")[3])
-        return f"layer {layer}", layers - 1 - layer
-    return "pooler", 0
-
-
-def pad_rows(rows: list[dict[str, Any]], padding: dict[str, int], fixed: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Stack rows into a batch as long as its longest row.
-
-    Args:
-        rows: each maps a name to a list or tensor of that row's tokens, or, for names in `fixed`, to one number or to a
-            list as long in every row.
-        padding: for each token-long name the value that fills it up.
-        fixed: names of one number a row, or of so many.
-
-    Returns:
-        Tensors of shape (rows, longest), `attention_mask` among them, and (rows,) or (rows, so many) for the names in
-        `fixed`.
-    """
-    batch = {
-        name: nn.utils.rnn.pad_sequence(
-            [torch.as_tensor(row[name], dtype=torch.long) for row in rows], batch_first=True, padding_value=value
-        )
-        for name, value in padding.items()
-    }
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-    return batch | {name: torch.tensor([row[name] for row in rows]) for name in fixed}

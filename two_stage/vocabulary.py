@@ -25,7 +25,7 @@ from datasets import Dataset
 from tokenizers.models import WordPiece
 from transformers import BertForPreTraining, PreTrainedTokenizerBase
 
-from two_stage.recipe import Refusal
+from two_stage.exits import Refusal
 
 DOCUMENTS_A_BATCH = 1000  # some 200,000 tokens: numpy's own costs vanish, and memory stays at a few MB
 TOKEN_COLUMNS = ("input_ids", "sentence_lengths")

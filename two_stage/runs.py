@@ -1,0 +1,220 @@
+"""One run a folder: a run is begun, gone on with, or found finished; none is written over."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from two_stage.checkpoints import find_checkpoint, write_whole
+from two_stage.exits import Refusal, say
+from two_stage.locks import HELD, lock_folder, unlock_folder
+from two_stage.recipe import read_recipe, recipe_text
+
+T = TypeVar("T")
+
+RESULTS, RECIPE, LINEAGE = "all_results.json", "recipe.yaml", "lineage.json"
+# settings that cannot change what a run makes
+HARMLESS = {"output_dir", "use_cpu", "dataloader_num_workers", "preprocessing_workers", "report_to", "disable_tqdm"}
+HARMLESS |= {"workers", "keep_models"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The state in which a script finds its output folder."""
+
+    folder: Path
+    checkpoint: str | None = None  # the last checkpoint of a run that was cut off
+    scores: dict[str, float] | None = None  # of a run that is finished
+    changes: tuple[str, ...] = ()  # what is not as when the run began, and was let pass
+
+
+def open_run(
+    output_dir: str,
+    recipe: dict[str, Any],
+    lineage: dict[str, Any],
+    check_only: bool = False,
+    has_parts: bool = False,
+    resume_anyway: bool = False,
+) -> Run:
+    """Look at the output folder before anything is read, loaded or written, and lock it if a run lies there half done.
+
+    One process looks, and all of them hear what it found.
+
+    Args:
+        output_dir: the run's folder; it need not exist.
+        recipe: the resolved recipe of this call.
+        lineage: what this call would be made from.
+        check_only: nothing will be written, so whatever is there does not matter.
+        has_parts: what lies there is worth keeping though there is no checkpoint, so that other settings are refused.
+        resume_anyway: go on with a run that is half done although settings, files or its optimizer are not its own.
+
+    Returns:
+        A finished run with its scores, a run to go on with from its newest good checkpoint, or a new one.
+
+    Raises:
+        Refusal: the folder is a file, holds something else, or holds a run with other settings or from other files, or
+            one that another process is at work on, or whose checkpoint has lost its optimizer.
+    """
+    folder = Path(output_dir)
+    if check_only:
+        return Run(folder)
+    return told_to_all(lambda: _look(folder, recipe, lineage, has_parts, resume_anyway))
+
+
+def told_to_all(look: Callable[[], T]) -> T:
+    """What the first process finds, in every process; what it refuses, every process refuses."""
+    found: list[Any] = [None]
+    if PartialState().is_main_process:
+        try:
+            found = [look()]
+        except Refusal as refusal:
+            found = [refusal]
+    if isinstance(answer := broadcast_object_list(found)[0], Refusal):
+        raise answer
+    return answer
+
+
+def _look(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], has_parts: bool, resume_anyway: bool) -> Run:
+    """What `open_run` returns."""
+    _check_place(folder)
+    if not folder.exists() or not any(folder.iterdir()):
+        return Run(folder)
+    if not (folder / RECIPE).is_file():
+        raise Refusal(f"{folder}: is not empty and holds no run; give another --output_dir")
+    is_finished = (folder / RESULTS).exists()
+    changes = _changes(folder, recipe, lineage, resuming=not is_finished)
+    if is_finished:
+        if changes:
+            raise Refusal(f"{folder}: {changes[0]}; give another --output_dir")
+        return Run(folder, scores=_finished_scores(folder / RESULTS))
+    lock_folder(folder)
+    is_begun = has_parts or any(folder.glob("checkpoint-*"))
+    override = "" if has_parts else ", or go on with it all the same by --resume_anyway"
+    if changes and is_begun and not resume_anyway:
+        raise Refusal(f"{folder}: {changes[0]}; give another --output_dir{override}")
+    found = find_checkpoint(folder)
+    if found is None:
+        return Run(folder)
+    if found.lacks:
+        changes.append(f"{found.folder.name} has lost {found.lacks}, without which nothing goes on exactly")
+        if not resume_anyway:
+            raise Refusal(f"{folder}: {changes[-1]}; remove it to go on from an older one{override}")
+    for change in changes:
+        say(f"! {folder}: {change}: going on all the same")
+    say(f"Going on from {found.folder}")
+    return Run(folder, checkpoint=str(found.folder), changes=tuple(changes))
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a place where no folder can be made or written to."""
+    if folder.exists() and not folder.is_dir():
+        raise Refusal(f"{folder}: is a file; give --output_dir a folder")
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not os.access(there, os.W_OK):
+        raise Refusal(f"{folder}: no right to write in {there}; give another --output_dir")
+    if under := [str(parent) for parent in folder.parents if parent.is_file()]:
+        raise Refusal(f"{folder}: {under[0]} is a file; give --output_dir another folder")
+
+
+def _changes(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], resuming: bool) -> list[str]:
+    """What is not as when the run in `folder` began, a line each."""
+    changes = []
+    if changed := changed_settings(read_recipe(str(folder / RECIPE)), recipe):
+        changes.append(f"holds a run with other settings ({changed})")
+    if other := changed_inputs(folder / LINEAGE, lineage, resuming):
+        changes.append(f"{other} since this run began")
+    return changes
+
+
+def _finished_scores(results: Path) -> dict[str, float]:
+    """The scores of a finished run."""
+    try:
+        return json.loads(results.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise Refusal(f"{results}: broken ({error}); remove it, and the run is finished anew") from error
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two resolved recipes, as "learning_rate 2e-05 → 5e-05"; what is harmless does not count."""
+    keys = sorted((before.keys() | now.keys()) - HARMLESS)
+    pairs = [(key, _spoken(before.get(key, "default")), _spoken(now.get(key, "default"))) for key in keys]
+    changed = [f"{key} {old} → {new}" for key, old, new in pairs if old != new]
+    return ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+
+
+def _spoken(value: Any) -> str:
+    """A setting as text that is the same whether it was read from a file or typed: 5.0e-05 and 5e-5 are 5e-05."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(str, value)) + "]"
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower()
+    try:
+        return f"{float(value):.17g}" if float(f"{float(value):g}") != float(value) else f"{float(value):g}"
+    except ValueError:
+        return str(value)
+
+
+def changed_inputs(lineage_file: Path, now: dict[str, Any], resuming: bool) -> str | None:
+    """The first file that is another than when the run began, as "train.csv changed"; None if all are the same."""
+    try:
+        before = json.loads(lineage_file.read_text(encoding="utf-8"))
+        for flag, files in now["data"].items():
+            for path, digest in files.items():
+                if before["data"].get(flag, {}).get(path) != digest:
+                    return f"{path} changed"
+        if before["checkpoint"]["weights_sha256"] != now["checkpoint"]["weights_sha256"]:
+            return f"the weights of {now['checkpoint']['name']} changed"
+        if resuming and before["rows_a_step"] != now["rows_a_step"]:
+            return f"rows a step changed from {before['rows_a_step']} to {now['rows_a_step']}"
+    except (OSError, ValueError, KeyError):
+        return f"{lineage_file} was lost or changed"
+    return None
+
+
+def write_results(folder: Path, scores: dict[str, float]) -> None:
+    """Write all_results.json, the last file of a run: where it stands, the run is finished."""
+    write_whole(folder / RESULTS, json.dumps(scores, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def begin_run(run: Run, recipe: dict[str, Any], lineage: dict[str, Any]) -> None:
+    """Make and lock the run's folder, and write its recipe and lineage, by which the same command finds it again.
+
+    Args:
+        run: as `open_run` found it.
+        recipe: as resolved.
+        lineage: as traced; it gets `changes`, what was let pass when the run was gone on with.
+
+    Raises:
+        Refusal: the folder cannot be written to, or another process began or finished a run there meanwhile.
+    """
+    told_to_all(lambda: _begin(run, recipe, lineage))
+
+
+def _begin(run: Run, recipe: dict[str, Any], lineage: dict[str, Any]) -> None:
+    """What `begin_run` does in one process."""
+    folder = run.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_ours = folder.resolve() in HELD
+        lock_folder(folder)
+        if not is_ours and any(folder.iterdir()):
+            unlock_folder(folder)
+            raise Refusal(f"{folder}: another run was begun there meanwhile; run the same command again to see")
+        before = json.loads((folder / LINEAGE).read_text(encoding="utf-8")) if run.changes else {}
+        if changes := [*before.get("changes", []), *run.changes]:
+            lineage["changes"] = changes
+        write_whole(folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
+        write_whole(folder / RECIPE, recipe_text(recipe, lineage["script"], folder))
+    except OSError as error:
+        raise Refusal(f"{folder}: cannot be written to ({error.strerror}); give another --output_dir") from error
+
+
+def left_as_it_is(run: Run) -> dict[str, float]:
+    """Say that the run is finished and that nothing was done; returns its scores."""
+    say(f"{run.folder} holds this very run, finished: left as it is")
+    return run.scores or {}
