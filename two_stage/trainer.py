@@ -62,6 +62,8 @@ class ExactCallback(TrainerCallback):
 
         The last step is logged: what Trainer adds to train_loss after it is one process's share, not the mean.
         """
+        if self.trainer.is_streaming:
+            state.epoch = state.global_step / state.max_steps  # Trainer counts from where it went on
         is_last = state.global_step >= state.max_steps
         control.should_log |= is_last
         control.should_save |= self.trainer.is_asked_to_stop

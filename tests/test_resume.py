@@ -1,0 +1,163 @@
+"""A run that was cut off and called again ends as one that was not: losses, scores and weights bit for bit."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from transformers import TrainerState
+
+import run_ner
+import run_pretraining
+import run_sentiment
+from tests.conftest import SHADES
+from two_stage.handoff import file_sha256
+from two_stage.trainer import ExactTrainer
+
+MODULES: dict[str, ModuleType] = {"pretraining": run_pretraining, "sentiment": run_sentiment, "ner": run_ner}
+TIMES = ("runtime", "per_second", "total_flos")
+
+
+class CutOff(BaseException):
+    """A run ends as by kill -9: no `except Exception` of the program's sees it."""
+
+
+@pytest.fixture(scope="module")
+def dropout_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT with dropout, whose draws a resume must take up where they were."""
+    folder = tmp_path_factory.mktemp("dropout") / "bert"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+class Call:
+    """A command of one of the scripts."""
+
+    def __init__(self, name: str, folder: Path, checkpoint: Path, data: Path, *flags: str) -> None:
+        self.module, self.folder = MODULES[name], folder
+        file = str(data / {"pretraining": "corpus.txt", "sentiment": "texts.csv", "ner": "sentences.jsonl"}[name])
+        self.flags = ["--checkpoint", str(checkpoint), "--train_file", file, "--use_cpu", "--max_length", "32"]
+        if name == "pretraining":
+            self.flags += ["--validation_fraction", "0.2", "--max_eval_samples", "20"]
+        else:
+            self.flags += ["--validation_file", file, "--allow_leakage"]
+        self.flags += ["--labels", *SHADES] if name == "sentiment" else []
+        self.flags += flags
+
+    def __call__(self, name: str, *more: str) -> dict[str, float]:
+        """Run it in a folder of this name."""
+        return self.module.main([*self.flags, *more, "--output_dir", str(self.folder / name)])
+
+    def cut(self, name: str, step: int, *more: str) -> None:
+        """Run it and cut it off in the middle of a step, counted from 1."""
+        own = ExactTrainer.training_step
+
+        def training_step(trainer: ExactTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+            if trainer.state.global_step == step - 1 and trainer.args.save_strategy != "no":  # others are timed
+                raise CutOff
+            return own(trainer, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(CutOff):  # noqa: PT012
+            patch.setattr(ExactTrainer, "training_step", training_step)
+            self(name, *more)
+
+
+@pytest.fixture
+def call(tmp_path: Path, dropout_folder: Path, data_folder: Path) -> Callable[..., Call]:
+    """A function that makes a command."""
+    return lambda name, *flags: Call(name, tmp_path, dropout_folder, data_folder, *flags)
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """The log of a run, without times."""
+    state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+    return [{key: value for key, value in entry.items() if not key.endswith(TIMES)} for entry in state.log_history]
+
+
+def scores_of(folder: Path) -> dict[str, float]:
+    """The results of a run, without times."""
+    scores = json.loads((folder / "all_results.json").read_text())
+    return {key: value for key, value in scores.items() if not key.endswith(TIMES)}
+
+
+class Cut(NamedTuple):
+    """Where a run of two epochs is cut off, and how it makes its steps."""
+
+    save: int
+    at: int
+    flags: tuple[str, ...] = ()
+
+
+BATCH = ("--per_device_train_batch_size", "8", "--num_train_epochs", "2", "--logging_steps", "4")
+CUTS = {
+    "mid first epoch": Cut(3, 5),  # between two logged losses
+    "mid second epoch": Cut(5, 11),
+    "boundary": Cut(6, 8),
+    "accumulation": Cut(3, 5, ("--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2")),
+    "two workers": Cut(3, 5, ("--dataloader_num_workers", "2")),
+}
+STREAMED = {
+    "streamed": Cut(3, 5, ("--streaming", "--max_steps", "9", "--stream_documents", "20")),
+    "streamed, a worker": Cut(
+        3, 8, ("--streaming", "--max_steps", "9", "--stream_documents", "20", "--dataloader_num_workers", "1")
+    ),
+}
+CASES = [(name, kind) for name in MODULES for kind in CUTS] + [("pretraining", kind) for kind in STREAMED]
+QUICK = {("pretraining", "mid first epoch"), ("sentiment", "boundary"), ("ner", "accumulation")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
+def test_resume_is_exact(call: Callable[..., Call], name: str, kind: str) -> None:
+    """With dropout; the logged losses, every evaluation, the results and the weights, all bit for bit."""
+    case = (CUTS | STREAMED)[kind]
+    if name == "pretraining" and kind == "boundary":  # its epochs are longer
+        case = Cut(9, 10)
+    made = call(name, *BATCH, "--eval_strategy", "epoch", "--save_steps", str(case.save), *case.flags)
+    made.flags += ["--save_strategy", "steps"]
+    made("whole")
+    made.cut("cut", case.at)
+    kept = sorted(path.name for path in (made.folder / "cut").glob("checkpoint-*"))
+    assert kept
+    assert not (made.folder / "cut" / "all_results.json").exists()
+    made("cut")
+    whole, cut = made.folder / "whole", made.folder / "cut"
+    assert history(cut) == history(whole)
+    assert scores_of(cut) == scores_of(whole)
+    assert file_sha256(cut / "model.safetensors") == file_sha256(whole / "model.safetensors")
+
+
+def test_cut_off_again_and_again(call: Callable[..., Call]) -> None:
+    """Cut off at every third step, each time called again by the same command."""
+    made = call("sentiment", *BATCH, "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "epoch")
+    made("whole")
+    for step in (3, 6, 9, 12):
+        made.cut("cut", step)
+    made("cut")
+    whole, cut = made.folder / "whole", made.folder / "cut"
+    assert history(cut) == history(whole)
+    assert scores_of(cut) == scores_of(whole)
+    assert file_sha256(cut / "model.safetensors") == file_sha256(whole / "model.safetensors")
+
+
+def test_the_best_model_is_found_again(call: Callable[..., Call]) -> None:
+    """Cut off behind the best checkpoint, which rotation spares, a run ends with the same best weights."""
+    best = ["--load_best_model_at_end", "--metric_for_best_model", "eval_loss", "--learning_rate", "0.02"]
+    made = call("sentiment", *BATCH, "--num_train_epochs", "4", *best)
+    made("whole")
+    made.cut("cut", 20)
+    state = TrainerState.load_from_json(str(made.folder / "cut" / "checkpoint-18" / "trainer_state.json"))
+    assert state.best_model_checkpoint == str(made.folder / "cut" / f"checkpoint-{state.best_global_step}")
+    assert Path(state.best_model_checkpoint).is_dir()
+    made("cut")
+    whole, cut = made.folder / "whole", made.folder / "cut"
+    assert history(cut) == history(whole)
+    assert file_sha256(cut / "model.safetensors") == file_sha256(whole / "model.safetensors")
