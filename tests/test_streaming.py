@@ -178,7 +178,7 @@ def test_two_processes_stream_as_one(tiny_folder: Path, data_folder: Path, tmp_p
     run_pretraining.main(call(tiny_folder, data_folder, tmp_path / "one"))
     assert losses(launched) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     state = json.loads((launched / "checkpoint-4" / "trainer_state.json").read_text())
-    assert sorted(state["stateful_callbacks"]["StreamCallback"]["attributes"]["positions"]) == ["0", "1"]
+    assert sorted(state["stateful_callbacks"]["ResumeState"]["attributes"]["positions"]) == ["0", "1"]
 
 
 def test_a_lane_without_documents_is_refused(files: tuple[str, ...], tmp_path: Path) -> None:

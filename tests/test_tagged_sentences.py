@@ -779,9 +779,10 @@ def test_a_test_file_has_all_tags_or_none(tmp_path: Path) -> None:
 def test_a_file_without_a_row_is_refused(tmp_path: Path) -> None:
     """Of blank lines or comments alone; so is a data set's split."""
     for name, content in (("a.jsonl", "\n\n"), ("a.conll", "# a comment\n\n"), ("a.txt", " \n")):
-        assert refusal_of(tmp_path, name, content) == f"{tmp_path}/{name}: no row in it"
+        found = f"{tmp_path}/{name}: no row in it; write some, or leave the file out"
+        assert refusal_of(tmp_path, name, content) == found
     Dataset.from_dict({"tokens": [[]], "ner_tags": [[]]}).to_parquet(tmp_path / "set" / "train.parquet")
-    with pytest.raises(Refusal, match=r"set train: no row in it$"):
+    with pytest.raises(Refusal, match=r"set train: no row in it; "):
         load_splits(Settings(dataset=str(tmp_path / "set")), ENCODER)
 
 

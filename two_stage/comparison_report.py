@@ -22,6 +22,7 @@ from two_stage.comparison_pictures import (
     rows_of,
 )
 from two_stage.pictures import UNDRAWABLE
+from two_stage.recipe import redacted_values
 from two_stage.report import markdown_cell
 
 PAGE_TEMPLATE = "comparison.html.jinja"
@@ -44,7 +45,7 @@ def write_report(folder: Path, comparison: dict[str, Any]) -> list[str]:
     Returns:
         The names of the files written. A picture whose data are not there is not.
     """
-    comparison = _readable(ABSENT | comparison)
+    comparison = _readable(redacted_values(ABSENT | comparison))
     pictures = draw_comparison(folder, comparison)
     (folder / "report.html").write_text(report_page(comparison), encoding="utf-8")
     (folder / "report.md").write_text(report_markdown(comparison, pictures), encoding="utf-8")

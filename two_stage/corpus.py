@@ -355,7 +355,7 @@ def load_corpus(
     with _tokenizer_threads(processes == 1):
         builder.download_and_prepare(num_proc=processes if processes > 1 else None)
     if not builder.info.splits["train"].num_examples:
-        raise Refusal(f"{source.name}: no document in it")
+        raise Refusal(f"{source.name}: no document in it; write some, or leave it out")
     return _drop_duplicates(builder.as_dataset(split="train"))
 
 

@@ -17,10 +17,17 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import cached_file, logging
 
 from two_stage.exits import Refusal, say
+from two_stage.recipe import redacted
 from two_stage.runs import LINEAGE
 from two_stage.tables import check_files, file_format, file_sha256
 
@@ -31,6 +38,8 @@ TASK_MODELS = ("BertForSequenceClassification", "BertForTokenClassification", "S
 MODEL_TYPES = ("bert", "bert_sentiment")  # the second: run_sentiment.py's heads that no stock class has
 # what a file may have and a model not: entities need no pooler, and positions are counted anew
 MAY_STAY_BEHIND = ("bert.pooler.", "bert.embeddings.position_ids")
+# what a config.json may name that transformers would fetch and run, or build in place of a plain BERT
+NAMES_CODE = ("auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation", "experts_implementation")
 PACKAGES = ("transformers", "torch", "datasets", "accelerate", "evaluate", "tokenizers")
 
 
@@ -97,7 +106,8 @@ def open_checkpoint(name: str | None) -> Checkpoint:
 
     Raises:
         Refusal: none given, not there, not a BERT, no tokenizer, a tokenizer larger than the model's vocabulary,
-            pickled weights only, or weights or tokenizer that are not those that the lineage names.
+            pickled weights only, an adapter, quantized weights, or weights or tokenizer that are not those that the
+            lineage names.
     """
     if name is None:
         raise Refusal("no --checkpoint given: a folder with a BERT, or a Hub id such as bert-base-uncased")
@@ -113,7 +123,9 @@ def open_checkpoint(name: str | None) -> Checkpoint:
         raise Refusal(f"checkpoint {name}: config.json is not a JSON object: {error}") from error
     if model_type not in MODEL_TYPES:
         raise Refusal(f"checkpoint {name}: its config.json says model_type {model_type}; only bert will do")
-    config = BertConfig.from_dict(fields)
+    if "quantization_config" in fields:
+        raise Refusal(f"checkpoint {name}: its weights are quantized, and such cannot be trained; take the full ones")
+    config = BertConfig.from_dict({key: value for key, value in fields.items() if key not in NAMES_CODE})
     if config.is_decoder:
         raise Refusal(f"checkpoint {name}: is a decoder (is_decoder in its config.json); only an encoder will do")
     checkpoint = Checkpoint(name, config, _open_tokenizer(name, config), _open_weights(name), _open_lineage(name))
@@ -126,9 +138,16 @@ def _open_tokenizer(name: str, config: BertConfig) -> PreTrainedTokenizerBase:
     if not any(_checkpoint_file(name, file) for file in ("tokenizer.json", "vocab.txt")):
         raise Refusal(f"checkpoint {name}: no tokenizer in it (tokenizer.json or vocab.txt)")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        # not None, at which transformers asks on the terminal whether to run code that lies in the folder
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # whatever a broken file makes it raise
-        raise Refusal(f"checkpoint {name}: its tokenizer cannot be read: {_one_line(error)}") from error
+        told = _one_line(error)
+        if "trust_remote_code" in str(error):  # which transformers advises to set
+            told = "it needs code that lies beside it, and none is run; save it as one of transformers' own"
+        raise Refusal(f"checkpoint {name}: its tokenizer cannot be read: {told}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise Refusal(f"checkpoint {name}: its tokenizer is a {type(tokenizer).__name__}, and no BERT's")
+    tokenizer.init_kwargs.pop("auto_map", None)  # or what a run leaves would name that code too
     if len(tokenizer) > config.vocab_size:
         raise Refusal(f"checkpoint {name}: tokenizer of {len(tokenizer)} tokens, model of {config.vocab_size} only")
     roles = ("cls_token", "sep_token", "pad_token", "mask_token", "unk_token")
@@ -140,6 +159,8 @@ def _open_tokenizer(name: str, config: BertConfig) -> PreTrainedTokenizerBase:
 def _open_weights(name: str) -> Path | None:
     """The checkpoint's safetensors file, whole by its own header; None where the folder has no weights."""
     weights = _checkpoint_file(name, WEIGHTS)
+    if Path(name, "adapter_config.json").is_file():  # peft, if it is there, would load it into the model
+        raise Refusal(f"checkpoint {name}: holds an adapter (adapter_config.json); merge it into its model first")
     if weights is None:
         if _checkpoint_file(name, "pytorch_model.bin"):
             raise Refusal(f"checkpoint {name}: pickled weights only; save it again as safetensors, pickle can run code")
@@ -159,9 +180,12 @@ def _open_lineage(name: str) -> dict[str, Any] | None:
     """The lineage.json of the run that made the checkpoint; None where it was not one of ours."""
     lineage_file = _checkpoint_file(name, LINEAGE)
     try:
-        return json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file else None
-    except json.JSONDecodeError as error:
+        lineage = json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file else None
+    except ValueError as error:
         raise Refusal(f"checkpoint {name}: {LINEAGE} is not JSON: {_one_line(error)}; copy it anew") from error
+    if not isinstance(lineage, dict | None):
+        raise Refusal(f"checkpoint {name}: {LINEAGE} is not a JSON object; copy it anew")
+    return lineage
 
 
 @contextmanager
@@ -382,11 +406,11 @@ def trace_lineage(
     return {
         "script": script,
         "checkpoint": {
-            "name": checkpoint.name,
+            "name": redacted(checkpoint.name),
             "weights_sha256": checkpoint.weights_sha256,
             "lineage": checkpoint.lineage,
         },
-        "data": {flag: {path: file_sha256(path) for path in files} for flag, files in given.items()},
+        "data": {flag: {redacted(path): file_sha256(path) for path in files} for flag, files in given.items()},
         "rows_a_step": rows_a_step,
         "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
         "versions": {package: version(package) for package in PACKAGES},

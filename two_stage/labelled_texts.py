@@ -28,7 +28,7 @@ from two_stage.sources import (
     split_sources,
     training_sample,
 )
-from two_stage.tables import PlacedRow, column_value, number_value, text_value
+from two_stage.tables import PlacedRow, column_value, number_value, text_value, told
 
 SENTIMENT_MODELS = ("BertForSequenceClassification", "SentimentModel")
 COLUMNS = frozenset({"text", "text_pair", "gold", "predicted"})  # of predictions.csv, beside the labels
@@ -123,7 +123,7 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
         raise Refusal("give --labels in their order, worst first: each is the name of a column with its shares")
     found = sorted({label_name(column_value(row, settings.label_column, "label_column")) for row in train.rows()})
     more = f" and {len(found) - 20} more; are they scores (--score_column)?" if len(found) > 20 else ""
-    raise Refusal(f"give --labels in their order, worst first; found: {', '.join(found[:20])}{more}")
+    raise Refusal(f"give --labels in their order, worst first; found: {told(found[:20])}{more}")
 
 
 def check_scores(settings: TextFlags, scale: Scale) -> None:
@@ -184,9 +184,19 @@ def row_target(row: PlacedRow, settings: TextFlags, scale: Scale) -> tuple[int, 
         return int(np.argmax(shares)), [share / sum(shares) for share in shares]
     value = column_value(row, settings.label_column, "label_column")
     if label_name(value) not in scale.labels:
-        raise Refusal(f"{row[0]}: label {value!r} is none of {', '.join(scale.labels)} (--labels)")
+        raise Refusal(f"{row[0]}: {unknown_label(value, scale.labels)}")
     shade = scale.labels.index(label_name(value))
     return shade, [float(i == shade) for i in range(scale.outputs)]
+
+
+def unknown_label(value: Any, labels: list[str]) -> str:
+    """What is said of a label that is none of the scale's, and what may have been meant."""
+    name = label_name(value)
+    line = f"label {value!r:.60} is none of {', '.join(labels)} (--labels)"
+    if not name.strip():
+        return f"{line}; label the row, or take it out"
+    meant = [label for label in labels if label.casefold() == name.strip().casefold()]
+    return f"{line}; spaces and capitals count: is it {meant[0]!r}?" if meant else f"{line}; mend it, or name it there"
 
 
 def label_name(value: Any) -> str:
@@ -246,6 +256,7 @@ class Texts:
     # input_ids, token_type_ids of pairs, text (its number), targets, weights
     rows: Dataset = field(default_factory=lambda: Dataset.from_dict({}))
     cut: int = 0  # texts that lost a part
+    bare: list[int] = field(default_factory=list)  # texts that the tokenizer finds nothing in
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -271,7 +282,7 @@ def read_texts(source: Source, settings: TextFlags, scale: Scale, labelled: bool
     """
     rows = sample_rows(source, sample)
     if not rows:
-        raise Refusal(f"{source.name}: no row in it")
+        raise Refusal(f"{source.name}: no row in it; write some, or leave the file out")
     texts = [text_value(row, settings.text_column, "text_column") for row in rows]
     pair_column = settings.text_pair_column
     pairs = [text_value(row, pair_column, "text_pair_column") for row in rows] if pair_column else None
@@ -312,7 +323,7 @@ def tokenize_texts(split: Texts, reading: Reading, tokenizer: PreTrainedTokenize
     where the row has room for both, else half a row of it at least.
 
     Args:
-        split: as read; gets `rows` and `cut`.
+        split: as read; gets `rows`, `cut` and `bare`.
         reading: how much of a text.
         tokenizer: the checkpoint's.
         weights: how much each text counts in the loss: float (texts,).
@@ -321,6 +332,9 @@ def tokenize_texts(split: Texts, reading: Reading, tokenizer: PreTrainedTokenize
     pieces = word_pieces(split.texts, tokenizer)
     seconds = word_pieces(split.pairs, tokenizer) if split.pairs else [[] for _ in pieces]
     columns: dict[str, list[Any]] = {name: [] for name in ("input_ids", "token_type_ids", "text", "targets", "weights")}
+    split.bare = [
+        number for number, (first, second) in enumerate(zip(pieces, seconds, strict=True)) if not first + second
+    ]
     for number, (first, second) in enumerate(zip(pieces, seconds, strict=True)):
         most = max(reading.max_length // 2 - 1, reading.max_length - 3 - len(first))
         tail = [*second[:most], sep] if split.pairs else []
@@ -398,6 +412,9 @@ def split_warnings(name: str, split: Texts, scale: Scale, reading: Reading) -> s
     if split.cut:
         warnings += f"; {split.cut:,} are longer than --max_length {reading.max_length} and lost their "
         warnings += LOST[reading.long_text]
+    if split.bare:
+        count, first = len(split.bare), split.places[split.bare[0]]
+        warnings += f"\n! {count:,} texts have no word piece, but control characters alone, first {first}"
     if name == "train" and split.gold is not None and scale.labels:
         counts = np.bincount(split.gold, minlength=len(scale.labels))
         if missing := [label for label, count in zip(scale.labels, counts, strict=True) if not count]:

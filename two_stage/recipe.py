@@ -38,6 +38,19 @@ COMMON_TRAINING_FLAGS = frozenset(
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")  # argparse takes -1e-3 for a flag
 NOT_IN_RECIPES = {"recipe", "help", "help_all", "hub_token"}  # `hf auth login` keeps a token
 
+SECRET = "***"  # stands where a secret stood
+SECRET_NAME = re.compile(r"(?:.*_)?(?:token|api_?key|password|secret)", re.IGNORECASE)
+SECRETS = {
+    re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{20,}"): SECRET,  # the Hub's have 34 letters
+    re.compile(r"(://[^/\s:@?#]*:)[^/\s?#]*@"): rf"\1{SECRET}@",  # https://user:password@host
+    re.compile(r"(https?://)[^/\s:@?#]+@"): rf"\1{SECRET}@",  # https://token@host
+    # in an address, whatever the parameter is called that holds it; elsewhere a lone password=…
+    re.compile(r"([?&][\w.%-]*(?:token|key|secret|password|signature|credential)=)[^&\s\"'#;]+", re.IGNORECASE): (
+        rf"\1{SECRET}"
+    ),
+    re.compile(r"((?<![\w-])(?:token|api_?key|password|secret)=)[^&\s\"'#;]+", re.IGNORECASE): rf"\1{SECRET}",
+}
+
 
 class FlagFormatter(HelpFormatter):
     """Help of one line a flag where it fits: the flag, what it is for, its default."""
@@ -75,7 +88,7 @@ class FlagParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse without argparse's usage text, which is two screens here."""
-        raise Refusal(f"{message} (--help lists the flags)")
+        raise Refusal(f"{redacted(message)} (--help lists the flags)")
 
     def flag(self, name: str) -> Action | None:
         """The argparse action of flag `name`, given without its dashes; None where there is no such flag."""
@@ -180,7 +193,7 @@ def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -
     try:
         return parser.parse_dict(values), values
     except ValueError as error:
-        raise Refusal(" ".join(str(error).split())) from error
+        raise Refusal(redacted(" ".join(str(error).split()))) from error
 
 
 def read_recipe(path: str) -> dict[str, Any]:
@@ -197,10 +210,17 @@ def read_recipe(path: str) -> dict[str, Any]:
     except OSError as error:
         raise Refusal(f"{path}: {error.strerror}; give --recipe a YAML file, such as one under recipes/") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refusal(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise Refusal(f"{path}: not YAML: {_spoken_fault(error)}") from error
     if not isinstance(recipe, dict):
         raise Refusal(f"{path}: a recipe is lines of `flag: value`, this is a {type(recipe).__name__}")
     return recipe
+
+
+def _spoken_fault(error: Exception) -> str:
+    """What is wrong with a YAML file and where, without its lines, in which a secret may stand."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', '')}" if mark else str(error)
+    return redacted(" ".join(where.split()))
 
 
 def recipe_flags(path: str, parser: FlagParser) -> list[str]:
@@ -225,14 +245,58 @@ def recipe_flags(path: str, parser: FlagParser) -> list[str]:
             flags += [f"--{key}", *value]
         else:
             flags.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
+        if any("\0" in flag for flag in flags):
+            raise Refusal(f"{path}: key {key} holds a NUL, which no file's name may; take it out")
     return flags
 
 
 def recipe_text(recipe: dict[str, Any], script: str, folder: Path) -> str:
     """The text of `folder`/recipe.yaml, which runs the run again."""
-    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    kept = redacted_values(recipe)
+    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     again = f"python {script} --recipe {folder / 'recipe.yaml'} --output_dir ANOTHER"
-    return f"# As resolved. To run it again: {again}\n{text}"
+    again = "".join(letter if letter.isprintable() else "?" for letter in again)  # a comment ends with its line
+    told = f"# {SECRET} stands for a secret, which is written nowhere: give that flag anew.\n" if kept != recipe else ""
+    return f"# As resolved. To run it again: {again}\n{told}{text}"
+
+
+# --- Secrets ----------------------------------------------------------------------------------------------------------
+
+
+def redacted(text: str) -> str:
+    """The text with *** for what looks like a secret; once redacted, it does not change any more.
+
+    Args:
+        text: that is to be written or printed.
+
+    Returns:
+        The text without tokens of the Hub, passwords and tokens within addresses (`user:…@host`, `?access_token=…`),
+        and values of `token=`, `api_key=`, `password=` and `secret=`. A secret of any other form is not known for one.
+    """
+    for pattern, instead in SECRETS.items():
+        text = pattern.sub(instead, text)
+    return text
+
+
+def redacted_values(value: Any) -> Any:
+    """The same data with every text in it redacted, keys among them, and whole what a key calls a token or password.
+
+    Args:
+        value: what JSON or YAML can hold.
+
+    Returns:
+        A copy; two recipes that differ in their secrets alone have equal ones.
+    """
+    if isinstance(value, dict):
+        return {
+            redacted_values(key): SECRET
+            if isinstance(key, str) and isinstance(item, str) and SECRET_NAME.fullmatch(key)
+            else redacted_values(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redacted_values(item) for item in value]
+    return redacted(value) if isinstance(value, str) else value
 
 
 def check_range(settings: object, low: float, high: float, *names: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from two_stage.checkpoints import sync, told_if_unwritten, write_whole
 from two_stage.locks import unlock_folder
+from two_stage.recipe import redacted
 from two_stage.runs import LINEAGE, RESULTS, Run, write_results
 from two_stage.tables import file_sha256
 
@@ -119,10 +120,10 @@ def write_model_card(folder: Path, card: Card, scores: dict[str, float], finding
         scores: the run's results; the headline ones are shown.
         findings: the facts, such as the checkpoint that it came from and the files it was trained on; the sections.
     """
-    usage = card.usage.replace("FOLDER", str(folder))
+    usage = card.usage.replace('"FOLDER"', json.dumps(str(folder), ensure_ascii=False))  # whatever its name holds
     lines = ["---", "library_name: transformers", "---", f"# {card.title}", "", "```python", usage, "```", ""]
     lines += ["| what | value |", "|---|---|"]
-    lines += [f"| {name} | {markdown_cell(value)} |" for name, value in findings.facts.items()] + [""]
+    lines += [f"| {name} | {markdown_cell(redacted(value))} |" for name, value in findings.facts.items()] + [""]
     if found := score_lines(scores):
         lines += ["| score | split | value [95 % interval] |", "|---|---|---|"]
         lines += [f"| {name} | {split} | {value} |" for split, name, value in found]
@@ -192,8 +193,10 @@ def write_folder(
 
 
 def markdown_cell(text: str) -> str:
-    """Text that cannot break out of a Markdown table's cell."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Text that cannot break out of a Markdown table's cell, and is no tag, link or picture that a page would load."""
+    # backslashes first: behind one of its own, a text's | would end the cell
+    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return text.replace("<", "&lt;").replace("](", "]\\(").replace("`", "\\`")
 
 
 def main(folders: list[str]) -> None:

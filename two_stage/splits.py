@@ -103,12 +103,19 @@ def check_counts(settings: CorpusFlags, train: Dataset, held_out: Dataset | None
     """Refuse too few documents: a random next sentence comes from another one, so there must be two."""
     least = 1 if settings.no_next_sentence else 2
     why = "" if settings.no_next_sentence else "; a random next sentence comes from another document: there must be two"
-    splits = {"to train on": train, "of --validation_file": held_out, "of --forgetting_file": general}
-    for split, documents in splits.items():
+    splits = [
+        ("to train on", train, settings.train_file),
+        ("of --validation_file", held_out, settings.validation_file),
+        ("of --forgetting_file", general, settings.forgetting_file),
+    ]
+    for split, documents, files in splits:
         if documents is not None and len(documents) < least:
             aside = held_out is not None and not settings.validation_file and split == "to train on"
             behind = f", with {len(held_out or ())} held out (--validation_fraction 0 holds none out)" if aside else ""
-            raise Refusal(f"{len(documents)} document(s) {split}{behind}{why} (in a .txt a blank line ends a document)")
+            name = corpus_source(settings, files).name
+            raise Refusal(
+                f"{name}: {len(documents)} document(s) {split}{behind}{why} (in a .txt a blank line ends a document)"
+            )
 
 
 def corpus_source(settings: CorpusFlags, files: list[str] | None) -> CorpusSource:

@@ -5,14 +5,17 @@ tables of raw documents that stage one reads, and data sets of the Hub. A `.gz` 
 the way.
 """
 
+import codecs
 import csv
 import gzip
 import hashlib
 import io
 import json
 import math
+import os
 import re
 import shutil
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -36,6 +39,8 @@ LARGEST = 3.4e38  # that a float of 32 bits holds
 ARCHIVES = {".gz": "gzip", ".zst": "zstd"}
 LISTS = ("List", "LargeList", "Sequence")  # what `datasets` calls its features of lists, by version
 TAG = re.compile("O|[BIESLU]-.+")
+CUT = "unexpected end of data"  # what Python says of a character that the file ends within
+ESCAPED = re.compile("[\udc80-\udcff]")  # what Python makes of a byte that is not UTF-8, where it is asked to go on
 COMMENT = re.compile("# +(newdoc|newpar|[^ \t=]+ =) [^\t]*")  # as CoNLL-U writes them: `# text = O Canada`
 
 csv.field_size_limit(2**31 - 1)  # the stock limit refuses a text of 128 KiB
@@ -53,19 +58,47 @@ def archive(path: str) -> str | None:
 
 
 def check_files(paths: list[str], formats: tuple[str, ...]) -> None:
-    """Refuse before any work a file that is not there, is empty, or is of a format that nobody reads here.
+    """Refuse before any work a file that is not there, is empty, is UTF-16, or is of a format that nobody reads here.
 
     Raises:
         Refusal: naming the file and what would do instead.
     """
     for path in paths:
-        if not Path(path).is_file():
-            raise Refusal(f"{path}: no such file (the current folder is {Path.cwd().name}/)")
+        _check_opens(path)
         if Path(path).stat().st_size == 0:
-            raise Refusal(f"{path}: the file is empty")
+            raise Refusal(f"{path}: the file is empty; write it anew, or leave it out")
         if file_format(path) not in formats:
             known = ", ".join(f".{name}" for name in formats)
             raise Refusal(f"{path}: cannot tell the format by this ending; known: {known}, each also with .gz or .zst")
+        if file_format(path) != "parquet":
+            _check_encoding(path)
+
+
+def _check_opens(path: str) -> None:
+    """Refuse what is no plain file; a pipe, opened, would wait for its other end."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            open(path, "rb").close()
+            return
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL within the name
+        raise Refusal(f"{path}: no such file (the current folder is {Path.cwd().name}/)") from None
+    except OSError as error:  # no permission, links that lead in a circle, a name too long
+        raise Refusal(f"{path}: cannot be opened: {error.strerror}; mend that, or name another file") from error
+    if stat.S_ISDIR(mode):
+        raise Refusal(f"{path}: is a folder; name the files in it")
+    raise Refusal(f"{path}: is a pipe or a device, and files are read more than once; write it to a file")
+
+
+def _check_encoding(path: str) -> None:
+    """Refuse UTF-16, which without its mark would pass for UTF-8 with NULs between the letters."""
+    with readable(path), open_bytes(path) as file:
+        head = file.read(16)
+    name = "UTF-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+    for order, pattern in (("UTF-16LE", rb"(?:[\t -~]\0){4,}"), ("UTF-16BE", rb"(?:\0[\t -~]){4,}")):
+        name = order if re.fullmatch(pattern, head[:8]) else name
+    if name:
+        raise Refusal(f"{path} line 1: not UTF-8 but {name}; convert it, say with iconv -f {name} -t UTF-8")
 
 
 def file_sha256(path: str | Path) -> str:
@@ -76,9 +109,12 @@ def file_sha256(path: str | Path) -> str:
 
 def open_text(path: str) -> IO[str]:
     """Open `path` as UTF-8 text, unpacked if it is an archive; a byte-order mark is dropped."""
-    if archive(path) is None:
-        return open(path, encoding="utf-8-sig", newline="")
-    return io.TextIOWrapper(_open_archive(path), encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")
+
+
+def open_bytes(path: str) -> Any:
+    """Open `path` for its bytes, unpacked if it is an archive."""
+    return open(path, "rb") if archive(path) is None else _open_archive(path)
 
 
 def open_part(path: str, start: int, stop: int) -> IO[str]:
@@ -109,11 +145,30 @@ def readable(path: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        byte = f"0x{error.object[error.start]:02x}"
-        raise Refusal(f"{path}: not UTF-8 (byte {byte}); convert it, say with iconv -f latin1 -t utf-8") from error
+        raise Refusal(_undecodable(path, error)) from error
     except (EOFError, OSError, zlib.error) as error:
         what = f"broken {archive(path)} archive" if archive(path) else "cannot be read to its end"
-        raise Refusal(f"{path}: {what}: {' '.join(str(error).split())}; copy or pack it anew") from error
+        hint = f"; if it is not packed, take {Path(path).suffix} off its name" if archive(path) else ""
+        raise Refusal(f"{path}: {what}: {told_error(error)}; copy or pack it anew{hint}") from error
+
+
+def _undecodable(path: str, error: UnicodeDecodeError) -> str:
+    """What is said of text that is not UTF-8, by its first line that is not."""
+    if file_format(path) == "parquet":
+        return f"{path}: holds a text that is not UTF-8; write it anew"
+    offset = 0
+    with (
+        readable(path),  # a line of an archive may go on to where that is broken
+        io.TextIOWrapper(open_bytes(path), encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        for number, line in enumerate(file, start=1):
+            if broken := ESCAPED.search(line):
+                offset += len(line[: broken.start()].encode())
+                found = f"{path} line {number}: not UTF-8 (byte 0x{ord(broken[0]) - 0xDC00:02x} at offset {offset})"
+                cut = "; it ends within a character: if it was cut off, copy it anew" * (error.reason == CUT)
+                return f"{found}{cut}; convert it, say with iconv -f cp1252 -t utf-8"
+            offset += len(line.encode())
+    return f"{path}: not UTF-8; was it written to while it was read?"
 
 
 def read_rows(path: str) -> Iterator[PlacedRow]:
@@ -145,16 +200,16 @@ def _read_csv(path: str) -> Iterator[PlacedRow]:
         try:
             header = next(rows, [])
             if len(set(header)) < len(header):
-                raise Refusal(f"{path}: two columns of the header have the same name: {', '.join(header)}")
+                raise Refusal(f"{path} line 1: two columns have the same name: {told(header)}; rename one")
             for number, fields in enumerate((fields for fields in rows if fields), start=1):
                 if len(fields) != len(header):
                     raise Refusal(
                         f"{path} row {number} (line {rows.line_num}): {len(fields)} fields, the header has "
-                        f'{len(header)}; put a text that holds a separator in "double quotes"'
+                        f'{len(header)}; put a text that holds a separator in "double quotes"{separator_hint(header)}'
                     )
                 yield f"{path} row {number}", dict(zip(header, fields, strict=True))
         except csv.Error as error:
-            raise Refusal(f"{path} line {rows.line_num}: {error}; is a quote left open?") from error
+            raise Refusal(f"{path} line {rows.line_num}: {told_error(error)}; is a quote left open?") from error
 
 
 def _read_jsonl(path: str) -> Iterator[PlacedRow]:
@@ -176,16 +231,29 @@ def json_rows(path: str, lines: Iterable[str], first: int = 1) -> Iterator[Place
     """
     for number, line in enumerate((line for line in lines if line.strip()), start=first):
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_json_object)
         except json.JSONDecodeError as error:
             raise Refusal(
                 f"{path} row {number}: not JSON: {error.msg} at column {error.colno}; each line holds one object"
             ) from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-            raise Refusal(f"{path} row {number}: cannot be read: {error}; take the row out") from error
+        except (ValueError, RecursionError) as error:  # a key twice, a number of thousands of digits, endless brackets
+            raise Refusal(
+                f"{path} row {number}: cannot be read: {told_error(error)}; mend the row, or take it out"
+            ) from error
         if not isinstance(row, dict):
-            raise Refusal(f'{path} row {number}: a {type(row).__name__}, not an object like {{"text": ...}}')
+            raise Refusal(
+                f'{path} row {number}: a {type(row).__name__}, not an object like {{"text": ...}}; each line holds one'
+            )
         yield f"{path} row {number}", row
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> Row:
+    """A JSON object; of a key that is there twice the json module would drop the first value without a word."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {twice[:60]!r} is there twice")
+    return row
 
 
 def _read_parquet(path: str) -> Iterator[PlacedRow]:
@@ -194,15 +262,23 @@ def _read_parquet(path: str) -> Iterator[PlacedRow]:
     import pyarrow.parquet
 
     number = 0
+    what = "not a parquet file"
     try:
         with _unpacked(path) as file, pyarrow.parquet.ParquetFile(file) as table:
+            columns = table.schema_arrow.names
+            if len(set(columns)) < len(columns):
+                raise Refusal(f"{path}: two columns have the same name: {told(columns)}; rename one")
+            what = "broken"
             names = label_names(_stored_features(table.schema_arrow.metadata))
             for batch in table.iter_batches(batch_size=256):  # a row may be a book
                 for row in batch.to_pylist():
                     number += 1
                     yield named((f"{path} row {number}", row), names)
-    except pyarrow.ArrowInvalid as error:
-        raise Refusal(f"{path}: not a parquet file: {' '.join(str(error).split())}; write it anew") from error
+    except UnicodeDecodeError:
+        raise
+    except (pyarrow.ArrowException, ValueError, ArithmeticError) as error:  # the last two of a date without a year
+        where = f"{path} behind row {number}" if number else path
+        raise Refusal(f"{where}: {what}: {told_error(error)}; write it anew") from error
 
 
 @contextmanager
@@ -221,7 +297,7 @@ def _stored_features(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
     """The features that `datasets` writes into a parquet file, as its `Features.to_dict` has them; else none."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return {}
     return features if isinstance(features, dict) else {}
 
@@ -386,6 +462,8 @@ def _openable(name: str) -> Iterator[None]:
 
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         what = f"no split {cause}" if isinstance(cause, KeyError) else " ".join(str(cause).split())[:200]
+        if type(cause).__name__ == "UnpicklingError":  # torch advises to read it without restraint
+            what = "holds a pickle, which can run code and is not read; save the rows as a table or as text"
         raise Refusal(f"data set {name}: {what or type(cause).__name__}") from error
 
 
@@ -403,8 +481,9 @@ def label_names(features: dict[str, Any]) -> dict[str, list[str]]:
         while isinstance(feature, list) or (isinstance(feature, dict) and feature.get("_type") in LISTS):
             # older versions wrote a list of one feature
             feature = next(iter(feature), None) if isinstance(feature, list) else feature.get("feature")
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-            names[column] = list(feature["names"])
+        found = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+        if isinstance(found, list) and all(isinstance(name, str) for name in found):
+            names[column] = found
     return names
 
 
@@ -434,7 +513,7 @@ def _named_value(value: Any, names: list[str], where: str) -> Any:
     if not isinstance(value, int) or value == -1:
         return value
     if not 0 <= value < len(names):
-        raise Refusal(f"{where} holds {value}, but its labels are 0 to {len(names) - 1}: {', '.join(names)[:80]}")
+        raise Refusal(f"{where} holds {value}, but its labels are 0 to {len(names) - 1}: {told(names)[:80]}")
     return names[value]
 
 
@@ -458,8 +537,30 @@ def column_value(row: PlacedRow, column: str, flag: str) -> Any:
     """
     place, values = row
     if column not in values:
-        raise Refusal(f"{place}: no column {column}; found {', '.join(map(str, values))} (pick one with --{flag})")
+        hint = separator_hint(list(values)) if file_format(place.rpartition(" row ")[0]) in ("csv", "tsv") else ""
+        raise Refusal(f"{place}: no column {column}; found {told(values)} (pick one with --{flag}){hint}")
     return values[column]
+
+
+def told(names: Iterable[Any]) -> str:
+    """Names out of a file as a message has them: in one line, with what could not be seen written out."""
+    shown = (name if name.isprintable() and name == name.strip() != "" else repr(name) for name in map(str, names))
+    line = ", ".join(shown)
+    return line if len(line) <= 300 else f"{line[:300]} …"
+
+
+def told_error(error: BaseException) -> str:
+    """What a library says of a file, in one line, with what could not be seen written out."""
+    line = " ".join(str(error).splitlines())[:300]
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line).strip()
+
+
+def separator_hint(header: list[str]) -> str:
+    """For a refusal: the only column's name holds what seems to part the columns."""
+    if len(header) != 1 or not (found := re.search("[;\t|,]", header[0])):
+        return ""
+    what = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}[found[0]]
+    return f"; are columns parted by {what}? write commas into a .csv, tabs into a .tsv"
 
 
 def text_value(row: PlacedRow, column: str, flag: str) -> str:
@@ -470,7 +571,7 @@ def text_value(row: PlacedRow, column: str, flag: str) -> str:
     """
     value = column_value(row, column, flag)
     if not isinstance(value, str) or not value.strip():
-        found = "is empty" if value is None or isinstance(value, str) else f"holds {value!r}, which is no text"
+        found = "is empty" if value is None or isinstance(value, str) else f"holds {repr(value)[:60]}, which is no text"
         raise Refusal(f"{row[0]}: column {column} {found}; give every row a text, or take the row out")
     if broken_text(value):
         raise Refusal(f"{row[0]}: column {column} holds half of a character (a lone surrogate); mend the text")

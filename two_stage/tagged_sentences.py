@@ -16,7 +16,7 @@ from two_stage.duplicates import check_leakage, conflicting_rows
 from two_stage.exits import Refusal, say
 from two_stage.handoff import Checkpoint
 from two_stage.sources import SampleFlags, Source, SourceFlags, split_sources, training_sample
-from two_stage.tables import TAG, PlacedRow, Row, broken_text, column_value, file_format, text_value
+from two_stage.tables import TAG, PlacedRow, Row, broken_text, column_value, file_format, text_value, told
 from two_stage.tag_schemes import detect_scheme, split_tag, tag_names, to_iob2
 
 ENTITY_MODELS = ("BertForTokenClassification",)
@@ -83,7 +83,7 @@ def read_sentence(row: PlacedRow, settings: TagFlags, names: list[str] | None) -
     if settings.text_column not in values:
         raise Refusal(
             f"{place}: no column {settings.tokens_column} (--tokens_column) and no column {settings.text_column} "
-            f"(--text_column); found {', '.join(map(str, values))}{ending_hint(place)}"
+            f"(--text_column); found {told(values)}{ending_hint(place)}"
         )
     text = text_value(row, settings.text_column, "text_column")
     cut = WORDS.pre_tokenize_str(text)
@@ -319,10 +319,10 @@ def read_sentences(source: Source, settings: TagFlags, split: str) -> Sentences:
             raise Refusal(
                 f"{row[0]}: no tags in a column {settings.tags_column} (--tags_column), and no list of a text's "
                 f"entities, if only [], in a column {settings.entities_column} (--entities_column); found "
-                f"{', '.join(map(str, row[1]))}{ending_hint(row[0])}"
+                f"{told(row[1])}{ending_hint(row[0])}"
             )
     if not sentences:
-        raise Refusal(f"{source.name}: no row in it")
+        raise Refusal(f"{source.name}: no row in it; write some, or leave the file out")
     if split == "test" and sentences[0].tags is None:
         say_untagged(source, settings)
     if empty:
@@ -416,8 +416,8 @@ def number_tags(split: Sentences, scheme: str, types: list[str] | None, whose: s
             i for i, sentence in enumerate(split.sentences) if any(t[2:] == unknown[0] for t in sentence.tags or [])
         )
         raise Refusal(
-            f"{split.places[next(is_odd)]}: type {unknown[0]} is none of {whose}'s: {', '.join(types)}; mend the tag, "
-            "or take the entity out"
+            f"{split.places[next(is_odd)]}: type {told(unknown[:1])} is none of {whose}'s: {told(types)}; mend the "
+            "tag, or take the entity out"
         )
     number = {tag: i for i, tag in enumerate(tag_names(types))}
     split.gold = np.array([number[tag] for tag in tags])
