@@ -86,13 +86,14 @@ def _look(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], has_par
         return Run(folder)
     if not (folder / RECIPE).is_file():
         raise Refusal(f"{folder}: is not empty and holds no run; give another --output_dir")
+    if not (folder / RESULTS).exists():
+        lock_folder(folder, waits=has_parts)  # a killed caller's runs may still be at work on its parts
     is_finished = (folder / RESULTS).exists()
     changes = _changes(folder, recipe, lineage, resuming=not is_finished)
     if is_finished:
         if changes:
             raise Refusal(f"{folder}: {changes[0]}; give another --output_dir")
         return Run(folder, scores=_finished_scores(folder / RESULTS))
-    lock_folder(folder)
     is_begun = has_parts or any(folder.glob("checkpoint-*"))
     override = "" if has_parts else ", or go on with it all the same by --resume_anyway"
     if changes and is_begun and not resume_anyway:
