@@ -32,6 +32,7 @@ from two_stage.corpus_report import LABELLED_FORMATS
 from two_stage.exits import Failure, Refusal, run_script, say
 from two_stage.handoff import Checkpoint, open_checkpoint, trace_lineage
 from two_stage.recipe import check_range, parse_settings, read_recipe
+from two_stage.redaction import redacted_values
 from two_stage.report import HEADLINES
 from two_stage.runs import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results
 from two_stage.seeds import check_seed_range
@@ -472,7 +473,7 @@ def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], start
     machine = f"{os.cpu_count()} CPU cores, {len(device_slots(plan.settings.workers))} runs at once"
     traced = {"commit": lineage["commit"], "versions": lineage["versions"], "machine": machine}
     return {
-        "settings": settings,
+        "settings": redacted_values(settings),
         "lineage": traced | {"test_file": lineage["data"].get("test_file", {})},
         "command": shlex.join(["python", SCRIPT, "--recipe", str(plan.folder / RECIPE), "--output_dir", "ANOTHER"]),
         "started": f"{datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M} UTC",

@@ -45,7 +45,7 @@ from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 from transformers.trainer_utils import SchedulerType
 
 from two_stage.batches import EpochSampler, pad_rows
-from two_stage.checkpoints import write_whole
+from two_stage.checkpoints import put_in_place, told_if_unwritten, write_whole
 from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
 from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
 from two_stage.exits import Refusal, run_script, say
@@ -62,7 +62,7 @@ from two_stage.handoff import (
 from two_stage.layers import check_freezing
 from two_stage.recipe import check_range, parse_flags
 from two_stage.report import Card, finish_run
-from two_stage.runs import LINEAGE, Run, begin_run, left_as_it_is, open_run
+from two_stage.runs import Run, begin_run, left_as_it_is, open_run, write_lineage
 from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
 from two_stage.streaming import StreamedRows
@@ -741,13 +741,13 @@ class KeepModels(TrainerCallback):
     def write(self, folder: Path, steps: int) -> None:
         """Save the model as it is now, whole or not at all, with its lineage."""
         partial_folder = folder.with_name(f".{folder.name}")
-        self.trainer.save_model(str(partial_folder), _internal_call=True)  # a push to the Hub is for the end
-        if self.trainer.is_world_process_zero():
-            made = self.lineage | {"steps": steps, "weights_sha256": file_sha256(partial_folder / WEIGHTS)}
-            write_whole(partial_folder / LINEAGE, json.dumps(made, indent=2) + "\n")
-            shutil.rmtree(folder, ignore_errors=True)
-            partial_folder.rename(folder)
-            say(f"Kept the model after {steps:,} steps in {folder}")
+        with told_if_unwritten(folder, "the run's checkpoints are intact"):
+            self.trainer.save_model(str(partial_folder), _internal_call=True)  # a push to the Hub is for the end
+            if self.trainer.is_world_process_zero():
+                made = self.lineage | {"steps": steps, "weights_sha256": file_sha256(partial_folder / WEIGHTS)}
+                write_lineage(partial_folder, made)
+                put_in_place(partial_folder, folder)
+                say(f"Kept the model after {steps:,} steps in {folder}")
 
 
 def train_and_score(trainer: PretrainingTrainer, run: Run, general: SentencePairs | None) -> dict[str, float]:

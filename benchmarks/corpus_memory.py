@@ -27,7 +27,8 @@ def write_corpus(path: Path, megabytes: int, checkpoint: str) -> None:
     from transformers import AutoTokenizer
 
     rng = np.random.default_rng(0)
-    vocabulary = sorted(word for word in AutoTokenizer.from_pretrained(checkpoint).get_vocab() if word.isalpha())
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    vocabulary = sorted(word for word in tokenizer.get_vocab() if word.isalpha())
     words = rng.permutation(np.array([word for word in vocabulary if len(word) > 3], dtype=object))[:20_000]
     words[9::10] += rng.permutation(words[9::10])  # two words run together are no word of the vocabulary
     share = 1 / np.arange(1, len(words) + 1)
@@ -67,7 +68,7 @@ def measure(path: str, workers: int | None, checkpoint: str) -> dict[str, float]
 
     from two_stage.corpus import CorpusSource, flat_sentence_lengths, load_corpus
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     peaks, done = {"main": 0.0, "worker": 0.0}, threading.Event()
     watch = threading.Thread(target=watch_anonymous, args=(peaks, done))
     watch.start()

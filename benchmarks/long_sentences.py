@@ -43,7 +43,7 @@ def main() -> None:
     with open(flags.written, "w", encoding="utf-8") as file:
         for tokens, tags in rows:
             file.write(json.dumps({"tokens": tokens, "ner_tags": tags}, ensure_ascii=False) + "\n")
-    tokenizer = AutoTokenizer.from_pretrained(flags.checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(flags.checkpoint, trust_remote_code=False)
     cut = tokenizer([row[0] for row in rows], is_split_into_words=True, truncation=True, max_length=flags.max_length)
     read = [max(word for word in cut.word_ids(i) if word is not None) + 1 for i in range(len(rows))]
     words = sum(len(tokens) for tokens, _ in rows)

@@ -17,6 +17,7 @@ from transformers import (
 
 from run_pretraining import SparseBertForPreTraining
 from run_sentiment import SentimentModel
+from two_stage.checkpoints import seal
 from two_stage.exits import Refusal
 from two_stage.handoff import check_unseen, load_model, open_checkpoint, tokenizer_sha256, trace_lineage, verify_handoff
 
@@ -170,6 +171,25 @@ def test_lineage_knows_changed_weights_and_tokenizers(checkpoint_copy: Path, tmp
         open_checkpoint(str(checkpoint_copy))
     change_weights(checkpoint_copy, {"bert.pooler.dense.bias": torch.ones(32)})
     with pytest.raises(Refusal, match=r"model\.safetensors is not the file"):
+        open_checkpoint(str(checkpoint_copy))
+
+
+def test_a_run_that_has_not_finished_is_no_checkpoint(checkpoint_copy: Path) -> None:
+    """Its last weights may lie there already, and its scores do not."""
+    for name in ("recipe.yaml", "lineage.json"):
+        (checkpoint_copy / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(Refusal, match="has not finished; run its command again"):
+        open_checkpoint(str(checkpoint_copy))
+
+
+def test_a_runs_checkpoint_is_verified(checkpoint_copy: Path) -> None:
+    """A checkpoint-N may be started from, and one byte of it that is another is refused before any model loads."""
+    seal(checkpoint_copy)
+    open_checkpoint(str(checkpoint_copy))
+    weights = bytearray((checkpoint_copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (checkpoint_copy / "model.safetensors").write_bytes(weights)
+    with pytest.raises(Refusal, match=r"model\.safetensors is not the file that was written; take another"):
         open_checkpoint(str(checkpoint_copy))
 
 

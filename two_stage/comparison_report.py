@@ -22,7 +22,7 @@ from two_stage.comparison_pictures import (
     rows_of,
 )
 from two_stage.pictures import UNDRAWABLE
-from two_stage.recipe import redacted_values
+from two_stage.redaction import redacted_values
 from two_stage.report import markdown_cell
 
 PAGE_TEMPLATE = "comparison.html.jinja"

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from two_stage.redaction import redacted
+
 ONE_STOP = 3.0  # seconds: a launcher passes on the Ctrl-C that the terminal has sent already; that is no second one
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -115,7 +117,7 @@ def run_script(main: Callable[[list[str]], object]) -> NoReturn:
         if debug:
             traceback.print_exc()
         elif int(os.environ.get("LOCAL_RANK", 0)) == 0:  # once a machine: its files may be others
-            print(f"{script}: {refusal}", file=sys.stderr)
+            print(f"{script}: {_one_safe_line(str(refusal))}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         if STOPS.asked:  # a job's other processes were told to stop as well, and what needed them broke off
@@ -124,9 +126,14 @@ def run_script(main: Callable[[list[str]], object]) -> NoReturn:
         if debug or line is None:
             raise
         rank = f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
-        print(f"{script}{rank}: {line}", file=sys.stderr)
+        print(f"{script}{rank}: {_one_safe_line(line)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _one_safe_line(text: str) -> str:
+    """One line without secrets, and without what a terminal would obey: names and texts of files may stand in it."""
+    return redacted("".join(letter if letter.isprintable() else " " for letter in text))
 
 
 def end_stopped(script: str, stop: BaseException) -> NoReturn:

@@ -26,9 +26,10 @@ from transformers import (
 )
 from transformers.utils import cached_file, logging
 
+from two_stage.checkpoints import MANIFEST, what_is_wrong
 from two_stage.exits import Refusal, say
-from two_stage.recipe import redacted
-from two_stage.runs import LINEAGE
+from two_stage.redaction import redacted
+from two_stage.runs import LINEAGE, RECIPE, RESULTS
 from two_stage.tables import check_files, file_format, file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
@@ -106,13 +107,14 @@ def open_checkpoint(name: str | None) -> Checkpoint:
 
     Raises:
         Refusal: none given, not there, not a BERT, no tokenizer, a tokenizer larger than the model's vocabulary,
-            pickled weights only, an adapter, quantized weights, or weights or tokenizer that are not those that the
-            lineage names.
+            pickled weights only, an adapter, quantized weights, a run that has not finished, a run's checkpoint whose
+            files are not those of its manifest, or weights or tokenizer that are not those that the lineage names.
     """
     if name is None:
         raise Refusal("no --checkpoint given: a folder with a BERT, or a Hub id such as bert-base-uncased")
     if not Path(name).is_dir() and _looks_like_a_path(name):  # and no Hub is asked for it
         raise Refusal(f"checkpoint {name}: no such folder; is it the --output_dir of a run that has finished?")
+    _check_finished(Path(name))
     config_file = _checkpoint_file(name, "config.json")
     if config_file is None:
         raise Refusal(f"checkpoint {name}: no such folder with a config.json; nor a model on the Hub or in its cache")
@@ -131,6 +133,14 @@ def open_checkpoint(name: str | None) -> Checkpoint:
     checkpoint = Checkpoint(name, config, _open_tokenizer(name, config), _open_weights(name), _open_lineage(name))
     _check_lineage(checkpoint)
     return checkpoint
+
+
+def _check_finished(folder: Path) -> None:
+    """Refuse the folder of a run that is not done, and a checkpoint of one that is not as it was written."""
+    if (folder / RECIPE).is_file() and (folder / LINEAGE).is_file() and not (folder / RESULTS).exists():
+        raise Refusal(f"checkpoint {folder}: its run has not finished; run its command again first")
+    if (folder / MANIFEST).exists() and (wrong := what_is_wrong(folder)):
+        raise Refusal(f"checkpoint {folder}: {wrong}; take another")
 
 
 def _open_tokenizer(name: str, config: BertConfig) -> PreTrainedTokenizerBase:

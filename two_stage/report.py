@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from two_stage.checkpoints import sync, told_if_unwritten, write_whole
+from two_stage.checkpoints import sync, told_if_unwritten
 from two_stage.locks import unlock_folder
-from two_stage.recipe import redacted
-from two_stage.runs import LINEAGE, RESULTS, Run, write_results
+from two_stage.redaction import redacted
+from two_stage.runs import RESULTS, Run, write_lineage, write_results
 from two_stage.tables import file_sha256
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def write_folder(
         facts["optimizer steps"] = f"{trainer.state.global_step:,}"
         write_model_card(run.folder, card, scores, findings._replace(facts=facts))
         sync(run.folder / "model.safetensors")
-    write_whole(run.folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
+    write_lineage(run.folder, lineage)
     write_results(run.folder, scores)
 
 

@@ -14,6 +14,7 @@ from two_stage.checkpoints import find_checkpoint, write_whole
 from two_stage.exits import Refusal, say
 from two_stage.locks import HELD, lock_folder, unlock_folder
 from two_stage.recipe import read_recipe, recipe_text
+from two_stage.redaction import redacted_values
 
 T = TypeVar("T")
 
@@ -142,6 +143,7 @@ def _finished_scores(results: Path) -> dict[str, float]:
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs between two resolved recipes, as "learning_rate 2e-05 → 5e-05"; what is harmless does not count."""
+    before, now = redacted_values(before), redacted_values(now)  # as they were written
     keys = sorted((before.keys() | now.keys()) - HARMLESS)
     pairs = [(key, _spoken(before.get(key, "default")), _spoken(now.get(key, "default"))) for key in keys]
     changed = [f"{key} {old} → {new}" for key, old, new in pairs if old != new]
@@ -163,7 +165,7 @@ def _spoken(value: Any) -> str:
 def changed_inputs(lineage_file: Path, now: dict[str, Any], resuming: bool) -> str | None:
     """The first file that is another than when the run began, as "train.csv changed"; None if all are the same."""
     try:
-        before = json.loads(lineage_file.read_text(encoding="utf-8"))
+        now, before = redacted_values(now), json.loads(lineage_file.read_text(encoding="utf-8"))
         for flag, files in now["data"].items():
             for path, digest in files.items():
                 if before["data"].get(flag, {}).get(path) != digest:
@@ -175,6 +177,11 @@ def changed_inputs(lineage_file: Path, now: dict[str, Any], resuming: bool) -> s
     except (OSError, ValueError, KeyError):
         return f"{lineage_file} was lost or changed"
     return None
+
+
+def write_lineage(folder: Path, lineage: dict[str, Any]) -> None:
+    """Write lineage.json: what a run, or the model in a folder, was made from; without secrets."""
+    write_whole(folder / LINEAGE, json.dumps(redacted_values(lineage), indent=2) + "\n")
 
 
 def write_results(folder: Path, scores: dict[str, float]) -> None:
@@ -209,7 +216,7 @@ def _begin(run: Run, recipe: dict[str, Any], lineage: dict[str, Any]) -> None:
         before = json.loads((folder / LINEAGE).read_text(encoding="utf-8")) if run.changes else {}
         if changes := [*before.get("changes", []), *run.changes]:
             lineage["changes"] = changes
-        write_whole(folder / LINEAGE, json.dumps(lineage, indent=2) + "\n")
+        write_lineage(folder, lineage)
         write_whole(folder / RECIPE, recipe_text(recipe, lineage["script"], folder))
     except OSError as error:
         raise Refusal(f"{folder}: cannot be written to ({error.strerror}); give another --output_dir") from error

@@ -10,8 +10,9 @@ import math
 import resource
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,9 +27,10 @@ from transformers.trainer_callback import ExportableState, PrinterCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, rotate_checkpoints
 
 from two_stage.batches import EpochSampler
-from two_stage.checkpoints import UNFINISHED, put_in_place, seal, told_if_unwritten
+from two_stage.checkpoints import UNFINISHED, check_space, put_in_place, seal, told_if_unwritten
 from two_stage.exits import STOPS, Failure, Refusal, Stopped, outlive_one_stop, say
 from two_stage.layers import UnfreezingCallback, freeze_layers, parameter_groups, spoken_groups
+from two_stage.runs import told_to_all
 from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, arguments_aside
 
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
@@ -170,6 +172,7 @@ class ExactTrainer(Trainer):
                     raise Refusal(f"{checkpoint}: does not say where its stream stood; give another --output_dir")
                 self.stream_positions = self.train_dataset.go_on_from(self.resumed["positions"])
             say(spoken_groups(parameter_groups(self.model, set(self.get_decay_parameter_names(self.model)), self.args)))
+            told_to_all(self.check_space)
             with STOPS.heeded_at_step_end() if self.args.save_strategy != SaveStrategy.NO else nullcontext():
                 scores = self.train(resume_from_checkpoint=checkpoint).metrics
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
@@ -216,9 +219,8 @@ class ExactTrainer(Trainer):
             for lane, *place in batch.pop("stream_position", torch.empty(0)).tolist():
                 self.stream_positions[str(lane)] = place
         counts = torch.stack([self.count_items(batch) for batch in batches]).sum(0)
-        asked = torch.tensor(
-            [STOPS.asked > 0]
-        )  # told along with the counts, so that all processes stop behind one step
+        # told along with the counts, so that all processes stop behind one step
+        asked = torch.tensor([STOPS.asked > 0])
         *items, others = self.accelerator.reduce(torch.cat([counts, asked]).to(device), "sum").split([len(counts), 1])
         if self.args.world_size > 1:
             self.asked_elsewhere = bool(others)
@@ -386,6 +388,12 @@ class ExactTrainer(Trainer):
         """Where this step's checkpoint lies, or will."""
         return Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
 
+    def check_space(self) -> None:
+        """Refuse to train where not even one checkpoint has room."""
+        if self.args.save_strategy != SaveStrategy.NO:
+            weights = sum(tensor.numel() * tensor.element_size() for tensor in self.model.parameters())
+            check_space(Path(self.args.output_dir), weights)
+
     def last_checkpoint(self) -> str | None:
         """The newest checkpoint of this run."""
         found = [path for path in Path(self.args.output_dir).glob("checkpoint-*") if path.is_dir()]
@@ -446,10 +454,23 @@ class ExactTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both; where the optimizer was lost, let the learning rate at least go on where it was."""
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with refusing_pickles(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
-            for _ in range(self.state.global_step):
-                self.lr_scheduler.step()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*before `optimizer.step")
+                for _ in range(self.state.global_step):
+                    self.lr_scheduler.step()
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Load the random states that the checkpoint kept."""
+        with refusing_pickles(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the checkpoint's weights."""
+        with refusing_pickles(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save weights that are numbers, and no training_args.bin, a pickle; recipe.yaml says the same in the open.
@@ -468,6 +489,24 @@ class ExactTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+@contextmanager
+def refusing_pickles(checkpoint: str | None) -> Iterator[None]:
+    """Tell in one line that torch's restricted unpickler refused a file of a checkpoint.
+
+    Raises:
+        Refusal: it held more than tensors and numbers, or was broken in some way that its manifest does not tell.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise Refusal(
+            f"{checkpoint}: a pickle in it holds more than tensors and numbers, so none of it was run; somebody "
+            "changed it: remove the folder, and the same command goes on from an older one"
+        ) from error
 
 
 class StepTimer(TrainerCallback):
