@@ -21,6 +21,7 @@ import torch
 from hypothesis import settings
 from transformers import BertConfig, BertForPreTraining, BertTokenizer, set_seed
 
+from two_stage import pictures
 from two_stage.exits import STOPS
 
 torch.set_num_threads(1)  # sums come out alike on every machine, and tiny models gain nothing from a second
@@ -51,6 +52,17 @@ def own_signals() -> Iterator[None]:
     for number, handler in before.items():
         signal.signal(number, handler)
     STOPS.asked, STOPS.waits = 0, False
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast tests draw in the modules that are about pictures alone: elsewhere it takes half the time of a run."""
+    is_drawn = request.node.get_closest_marker("slow") or request.path.stem.endswith(("pictures", "results", "report"))
+    if not is_drawn:
+        for name in ("confusion_figure", "reliability_figure"):
+            monkeypatch.setattr(pictures, name, lambda *_: "blank")
+        monkeypatch.setattr(pictures, "learning_curves_figure", lambda log, _: pictures.logged(log, "loss") or None)
+        monkeypatch.setattr(pictures, "write_png", lambda path, _: path.write_bytes(b"blank"))
 
 
 @pytest.fixture(scope="session")

@@ -189,6 +189,7 @@ def test_the_loss_is_the_plain_mean(tiny_folder: Path, data_folder: Path, refere
     assert curve(reference["pretraining"])[0] == pytest.approx((loss.item(), norm.item()), rel=1e-5)
 
 
+@pytest.mark.slow  # it trains whole runs
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scores_do_not_know_the_evaluation_batch(
     script: str, tiny_folder: Path, data_folder: Path, reference: dict[str, Path], tmp_path: Path

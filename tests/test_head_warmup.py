@@ -197,12 +197,14 @@ def test_heads_have_a_schedule_of_their_own(
     assert max(rates) > run_pretraining.HEAD_WARMUP_RATE / 2
 
 
+@pytest.mark.slow  # it trains whole runs
 def test_a_run_that_is_scored_at_its_start_warms_up(bare_encoder: Path, data_folder: Path, tmp_path: Path) -> None:
     """--eval_on_start asks for the run's scores; the warm-up has no rows to score."""
     flags = call(bare_encoder, data_folder, tmp_path / "run", head_warmup_steps=2, eval_on_start="true")
     assert "eval_mlm_loss" in run_pretraining.main(flags)
 
 
+@pytest.mark.slow  # it trains whole runs
 @pytest.mark.parametrize("steps", [0, 3])
 def test_a_run_begins_with_warm_heads(bare_encoder: Path, data_folder: Path, tmp_path: Path, steps: int) -> None:
     """Through main: the encoder that is saved is the checkpoint's, and the heads have learnt only where asked."""
@@ -217,6 +219,7 @@ def test_a_run_begins_with_warm_heads(bare_encoder: Path, data_folder: Path, tmp
     assert scores["before_mlm_loss"] == pytest.approx(scores["eval_mlm_loss"], rel=1e-4)
 
 
+@pytest.mark.slow  # it trains whole runs
 def test_a_run_with_all_heads_is_not_warmed_up(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     """Nothing is new, so nothing learns ahead of the run, and the scores before it are the checkpoint's own."""
     scores = run_pretraining.main(call(tiny_folder, data_folder, tmp_path / "run", head_warmup_steps=3))
@@ -250,6 +253,7 @@ def test_warming_up_takes_no_draw_of_the_run(
 # --- Masked words alone -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # it trains whole runs
 @pytest.mark.parametrize("kind", ["tiny_folder", "bare_encoder"])
 def test_without_next_sentences_pooler_and_head_stay(
     kind: str, data_folder: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
@@ -336,6 +340,7 @@ def test_scores_before_know_neither_seed_nor_masking(tiny_folder: Path, data_fol
         assert scores[0][name] == pytest.approx(scores[1][name], rel=1e-6)
 
 
+@pytest.mark.slow  # it trains whole runs
 def test_scores_before_are_kept_when_a_run_goes_on(
     bare_encoder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

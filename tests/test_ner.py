@@ -335,6 +335,7 @@ def test_a_temperature_is_in_the_weights(trained: Path) -> None:
     assert load_file(trained / "model.safetensors")["classifier.weight"].shape == (3, 32)
 
 
+@pytest.mark.slow  # it trains whole runs
 @pytest.mark.parametrize(
     "more",
     [
@@ -374,6 +375,7 @@ def test_a_frozen_encoder_and_few_sentences(tiny_folder: Path, tmp_path: Path) -
     assert after["classifier.bias"].abs().min() > 0  # it began as zeros
 
 
+@pytest.mark.slow  # it trains whole runs
 def test_seeds_are_trained_one_by_one(tiny_folder: Path, tmp_path: Path) -> None:
     """A folder a seed, and the mean; each seed has a head of its own."""
     file = write_rows(tmp_path / "rows.jsonl", tagged(16, 9, 0))

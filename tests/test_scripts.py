@@ -197,31 +197,6 @@ def test_a_trained_folder_predicts(
             assert again == [row["predicted"] for row in csv.DictReader(old)]
 
 
-@pytest.mark.parametrize("epoch_steps", [3, 7], ids=["mid first epoch", "mid second epoch"])
-def test_resume_is_exact(tiny_folder: Path, data_folder: Path, tmp_path: Path, epoch_steps: int) -> None:
-    """A run that is cut off behind a checkpoint and called again ends in the weights of one that was not."""
-    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
-    call += ["--max_length", "32", "--per_device_train_batch_size", "32", "--max_steps", "9", "--eval_strategy", "no"]
-    call += ["--save_steps", str(epoch_steps)]
-    run_pretraining.main([*call, "--output_dir", str(tmp_path / "whole")])
-
-    class CutOff(Exception):
-        pass
-
-    class Cut(run_pretraining.PretrainingTrainer):
-        def training_step(self, *args: object, **kwargs: object) -> torch.Tensor:
-            if self.state.global_step == epoch_steps + 1:
-                raise CutOff
-            return super().training_step(*args, **kwargs)  # type: ignore[arg-type]
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(CutOff):  # noqa: PT012
-        patch.setattr(run_pretraining, "PretrainingTrainer", Cut)
-        run_pretraining.main([*call, "--output_dir", str(tmp_path / "cut")])
-    assert not (tmp_path / "cut" / "all_results.json").exists()
-    run_pretraining.main([*call, "--output_dir", str(tmp_path / "cut")])
-    assert file_sha256(tmp_path / "cut" / "model.safetensors") == file_sha256(tmp_path / "whole" / "model.safetensors")
-
-
 def test_the_tokenizer_travels(runs: dict[str, Path], tiny_folder: Path) -> None:
     """Every folder cuts text as the first checkpoint did."""
     text = "Profit rose 3% in Oslo; costs fell."
@@ -320,6 +295,7 @@ def test_a_changed_file_is_not_called_the_same_run(tiny_folder: Path, data_folde
         run_sentiment.main(call)
 
 
+@pytest.mark.slow  # it trains whole runs
 def test_the_best_checkpoints_scores_are_told_of_the_best_checkpoint(
     tiny_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:
@@ -381,6 +357,7 @@ def test_an_untrained_pooler_is_not_handed_on(tiny_folder: Path, data_folder: Pa
         run_sentiment.main([*call, "--labels", *SHADES, "--output_dir", str(tmp_path / "two")])
 
 
+@pytest.mark.slow  # it trains whole runs
 def test_another_data_set_of_the_same_name_is_another_run(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     """What was trained on is in the lineage, and a changed data set is not taken for it."""
     documents = (data_folder / "corpus.txt").read_text().strip().split("\n\n")

@@ -288,6 +288,7 @@ def test_calibration_divides_the_head(call: list[str], tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow  # it trains whole runs
 @pytest.mark.parametrize("more", [["--calibrate"], ["--load_best_model_at_end", "--learning_rate", "0.05"]])
 def test_a_run_cut_off_behind_its_last_step_ends_alike(more: list[str], call: list[str], tmp_path: Path) -> None:
     """Called again it scores, calibrates and saves the model that it would have: the last, or the best."""
@@ -321,6 +322,7 @@ def test_which_score_is_best(name: str, is_more: bool, tmp_path: Path) -> None:
 # --- Seeds ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # it trains whole runs
 def test_seeds_are_runs_of_their_own(call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each seed's folder equals that of a single run, bit for bit; the mean and spread are those of the three."""
     scores = run_sentiment.main([*call, *LABELLED, "--seeds", "3", "1", "2", "--output_dir", str(tmp_path / "seeds")])
@@ -602,6 +604,7 @@ def test_every_parameter_is_in_one_group(head: dict[str, Any], tiny_folder: Path
         assert sorted(heads) == sorted(name for name in names.values() if not name.startswith("bert."))
 
 
+@pytest.mark.slow  # it trains whole runs
 @pytest.mark.parametrize("more", [[], ["--long_text", "windows", "--max_length", "8"]], ids=["head", "windows"])
 def test_an_epochs_mean_is_torchs_weighted_mean(
     more: list[str], tiny_folder: Path, files: dict[str, str], tmp_path: Path

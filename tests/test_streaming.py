@@ -136,6 +136,7 @@ def leave_only(output: Path, step: int) -> None:
                 path.rmdir()
 
 
+@pytest.mark.slow  # it trains whole runs
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_streamed_run_resumes_bit_for_bit(tiny_folder: Path, data_folder: Path, tmp_path: Path, workers: str) -> None:
     """Cut off after its checkpoint of step 4, with rows read ahead: the same losses and the same weights."""

@@ -120,13 +120,14 @@ def run_script(main: Callable[[list[str]], object]) -> NoReturn:
             print(f"{script}: {_one_safe_line(str(refusal))}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
-        if STOPS.asked:  # a job's other processes were told to stop as well, and what needed them broke off
+        # a job's other processes were told to stop as well, and what needed them broke off
+        if STOPS.asked and not isinstance(error, Failure):
             end_stopped(script, Stopped(STOPS.asked))
         line = str(error) if isinstance(error, Failure) else told_failure(error)
         if debug or line is None:
             raise
         rank = f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
-        print(f"{script}{rank}: {_one_safe_line(line)}", file=sys.stderr)
+        sys.stderr.write(f"{script}{rank}: {_one_safe_line(line)}\n")  # at once, so that no other process's cuts in
         sys.exit(1)
     sys.exit(0)
 
@@ -145,9 +146,11 @@ def end_stopped(script: str, stop: BaseException) -> NoReturn:
 
 
 def told_failure(error: BaseException) -> str | None:
-    """One line about a fault of the machine, not of the program, and how to mend it; None of any other."""
+    """One line about a fault that is not the program's, and how to mend it; None of any other."""
     text = " ".join(str(error).split())
     kind = type(error).__name__
+    if kind == "FloatingPointError":
+        return f"{text}; try a lower --learning_rate, or --precision fp32"
     if kind == "OutOfMemoryError":
         return (
             "the GPU's memory is full; give a smaller --per_device_train_batch_size, and as many times more "

@@ -347,9 +347,12 @@ def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[st
         How many tensors were compared.
 
     Raises:
-        Refusal: one is missing from the file, differs from it, or stands in the file and not in the model.
+        Refusal: one is missing from the file, differs from it, or stands in the file and not in the model; or it
+            holds a number that is none.
     """
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("bert.")}
+    if broken := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+        raise Refusal(f"checkpoint {checkpoint.name}: {broken} holds numbers that are none; take another checkpoint")
     with safe_open(checkpoint.weights, framework="pt") as file:
         sources = {name: key for key in file.keys() if (name := encoder_name(key))}  # noqa: SIM118
         for name, tensor in tensors.items():

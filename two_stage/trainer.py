@@ -165,6 +165,13 @@ class ExactTrainer(Trainer):
             self._load_from_checkpoint(checkpoint)
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
                 self._load_best_model()
+            if self.eval_dataset is not None and "eval_loss" in self.state.log_history[-1]:
+                self.state.log_history.pop()
+                self.evaluate()  # whose rows' results are not in the log
+            if losses := ResumeState.of(checkpoint).get("losses"):
+                self._total_loss_scalar = sum(losses[:2])
+                scores = {"train_loss": math.nan}
+                self.log(scores)  # which puts it right
         elif self.train_dataset is not None:
             self.resumed = ResumeState.of(checkpoint) if checkpoint else {}
             if checkpoint and self.is_streaming:
@@ -338,6 +345,8 @@ class ExactTrainer(Trainer):
         step = self.state.global_step + 1
         bad = [i for i, loss in enumerate(losses.tolist()) if not math.isfinite(loss)]
         what = f"the loss is {losses[bad[0]].item()}" if bad else "the gradient is no finite number"
+        if not bad and self.args.world_size > 1:
+            what += ", while this process's losses are"
         saved = self.last_checkpoint()
         good = f"{saved} is the last good checkpoint" if saved else "no checkpoint was saved before"
         raise Failure(

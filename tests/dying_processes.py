@@ -1,0 +1,49 @@
+"""Runs run_sentiment.py in a process that kills itself where it is told to, each time once.
+
+    python -m torch.distributed.run … tests/dying_processes.py DEATHS flags of run_sentiment.py
+
+DEATHS is a folder of empty files named RANK-POINT-STEP, POINT being `step` or `save`; who dies by one removes it.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import run_sentiment
+from two_stage.exits import run_script
+from two_stage.trainer import ExactTrainer
+
+
+def die(deaths: Path, point: str, trainer: ExactTrainer, step: int) -> None:
+    """As the kernel kills who takes too much memory, if it is told so."""
+    order = deaths / f"{trainer.args.process_index}-{point}-{step}"
+    if order.exists():
+        order.rename(deaths / f"done {time.time()} {order.name}")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(deaths: Path) -> None:
+    """Let the trainer die in the middle of a step, its gradient worked out, or of a save, half of it written."""
+    own_step, own_state = ExactTrainer.training_step, ExactTrainer._save_rng_state
+
+    def training_step(trainer: ExactTrainer, *args: Any) -> torch.Tensor:
+        loss = own_step(trainer, *args)
+        die(deaths, "step", trainer, trainer.state.global_step + 1)
+        return loss
+
+    def save_rng_state(trainer: ExactTrainer, folder: str) -> None:
+        die(deaths, "save", trainer, trainer.state.global_step)
+        own_state(trainer, folder)
+
+    ExactTrainer.training_step, ExactTrainer._save_rng_state = training_step, save_rng_state  # type: ignore[method-assign]
+    sys.argv[0] = "run_sentiment.py"
+    run_script(run_sentiment.main)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv.pop(1)))
