@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart test test-slow fuzz test-all check format clean
+.PHONY: help setup quickstart test test-slow fuzz chaos test-all check format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 14
@@ -32,6 +32,9 @@ test-slow: $(INSTALLED)  ## the tests that start processes or read real data
 
 fuzz: $(INSTALLED)  ## the property tests on examples that no run had before
 	HYPOTHESIS_PROFILE=random $(RUN) -m pytest -m hypothesis
+
+chaos: $(INSTALLED)  ## 30 SIGKILLs and 10 SIGTERMs at random over a run, which must end as if nothing happened; ten minutes
+	$(RUN) -m tests.chaos
 
 test-all: test test-slow  ## every test
 

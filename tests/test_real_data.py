@@ -1,8 +1,12 @@
 """Both stages from real weights on real text: small, but with nothing made up. Needs REAL_DATA_DIR."""
 
+import csv
 import importlib.util
 import json
 import os
+import random
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,12 +15,14 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from two_stage.corpus_report import warnings_of
+from two_stage.duplicates import WORD, twins_across
 
 REAL_DATA = os.environ.get("REAL_DATA_DIR")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(REAL_DATA is None, reason="REAL_DATA_DIR names no folder of real corpora and labelled sets"),
 ]
+SENTIMENT = Path(REAL_DATA or "") / "sentiment" / "financial_phrasebank_50agree"
 QUICK = ["--use_cpu", "--max_length", "64", "--per_device_train_batch_size", "16", "--save_strategy", "no"]
 
 
@@ -76,3 +82,53 @@ def test_entities_learn_from_it(stage_one: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "ner" / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 1075
     assert all(len(row["tokens"]) == len(row["predicted_tags"]) for row in rows)
+
+
+def changed_word(text: str, words: list[str], rng: random.Random) -> str:
+    """A text with one of its words replaced by another."""
+    parts = text.split()
+    place = rng.choice([i for i, part in enumerate(parts) if part.isalpha()])
+    parts[place] = rng.choice([word for word in words if word.lower() != parts[place].lower()])
+    return " ".join(parts)
+
+
+def test_planted_copies_are_found_and_nothing_else() -> None:
+    """Of 1,400 planted in test splits all exact ones, those in other letters or marks, and those with another word.
+
+    The last where a text has 13 words at least: in a shorter one another word makes another text.
+    """
+    splits = {}
+    for name in ("train", "test"):
+        with open(SENTIMENT / f"{name}.csv", encoding="utf-8", newline="") as file:
+            splits[name] = [row["text"] for row in csv.DictReader(file)]
+    assert twins_across(splits) == []
+    rng = random.Random(0)
+    words = sorted({word for text in splits["train"] for word in text.split() if word.isalpha()})
+    kinds: dict[str, Callable[[str], str]] = {
+        "exact": str,
+        "letters": str.upper,
+        "marks": lambda text: re.sub(r"(?<!\d)[.,;:](?!\d)", " - ", text) + " !",
+        "a word": lambda text: changed_word(text, words, rng),
+    }
+    found = dict.fromkeys(kinds, 0)
+    planted, short, false = dict.fromkeys(kinds, 0), 0, 0
+    for _ in range(30):
+        places = rng.sample(range(len(splits["test"])), len(splits["test"]) // 10)
+        test, kind_at = list(splits["test"]), {}
+        for number, (place, text) in enumerate(zip(places, rng.sample(splits["train"], len(places)), strict=True)):
+            kind = "exact" if number % 2 else ["letters", "marks", "a word"][number // 2 % 3]
+            if kind == "a word" and len(WORD.findall(text)) < 13:
+                short += 1
+                continue
+            test[place], kind_at[place] = kinds[kind](text), kind
+            planted[kind] += 1
+        twins = {twin.index for twin in twins_across({"train": splits["train"], "test": test})}
+        false += len(twins - kind_at.keys())
+        for place in twins & kind_at.keys():
+            found[kind_at[place]] += 1
+    assert found["exact"] == planted["exact"] == 720
+    assert found["letters"] == planted["letters"]
+    near = sum(planted.values()) - planted["exact"]
+    assert sum(found.values()) - found["exact"] >= 0.99 * near
+    assert false == 0
+    assert short < 0.4 * (planted["a word"] + short)
