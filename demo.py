@@ -380,12 +380,11 @@ class DemoHandler(BaseHTTPRequestHandler):
         if not self.is_let_in():
             return
         try:
-            status, answer = HTTPStatus.OK, {"answers": self.server.answers(*self.asked())}
+            self.send_json(HTTPStatus.OK, {"answers": self.server.answers(*self.asked())})
         except Refusal as refusal:
-            status, answer = HTTPStatus.BAD_REQUEST, {"error": str(refusal)}
+            self.send_json(HTTPStatus.BAD_REQUEST, {"error": str(refusal)})
         except FloatingPointError as error:
-            status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"It cannot be read: {error}."}
-        self.send_json(status, answer)
+            self.send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"It cannot be read: {error}."})
 
     def is_let_in(self) -> bool:
         """Whether the page itself asks: no other site that a browser shows, not even under a name of its own."""

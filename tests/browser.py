@@ -1,4 +1,4 @@
-"""A real browser for tests: Chromium without a window, driven over the W3C WebDriver protocol, which is JSON over HTTP."""
+"""A real browser for tests: Chromium without a window, driven by the W3C WebDriver protocol, JSON over HTTP."""
 
 import base64
 import json
@@ -41,7 +41,9 @@ class Browser:
         """The first true value of an expression."""
         end = time.monotonic() + seconds
         while not (value := self.run(f"return {script}")):
-            assert time.monotonic() < end, f"never true: {script}; the page says {self.run('return document.body.innerText')}"
+            assert time.monotonic() < end, (
+                f"never true: {script}; the page says {self.run('return document.body.innerText')}"
+            )
             time.sleep(0.05)
         return value
 
@@ -55,7 +57,9 @@ class Browser:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.devtools("Emulation.setDeviceMetricsOverride", metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.devtools("Emulation.setEmulatedMedia", {"features": [scheme, {"name": "prefers-reduced-motion", "value": "reduce"}]})
+        self.devtools(
+            "Emulation.setEmulatedMedia", {"features": [scheme, {"name": "prefers-reduced-motion", "value": "reduce"}]}
+        )
 
     def devtools(self, command: str, parameters: dict[str, Any]) -> Any:
         """Chromium's own commands."""

@@ -39,7 +39,9 @@ TEXTS = [
 def trained(folder: Path, tiny_folder: Path, model_class: Any, labels: list[str], **settings: Any) -> Path:
     """A folder as stage two leaves it, with a head that says something without having been trained."""
     settings |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    config = BertConfig.from_pretrained(tiny_folder, **settings)
+    config = BertConfig.from_pretrained(tiny_folder)
+    for name, value in settings.items():
+        setattr(config, name, value)
     set_seed(1)
     model = model_class.from_pretrained(tiny_folder, config=config)
     with torch.no_grad():
@@ -92,7 +94,9 @@ def reply(
     connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     given = {"Host": f"127.0.0.1:{server.port}"} | ({"Content-Type": "application/json"} if body is not None else {})
-    connection.request(method, path, content, given | {name.replace("_", "-"): value for name, value in headers.items()})
+    connection.request(
+        method, path, content, given | {name.replace("_", "-"): value for name, value in headers.items()}
+    )
     answer = connection.getresponse()
     found = answer.status, dict(answer.getheaders()), answer.read().decode()
     connection.close()
@@ -198,7 +202,11 @@ def test_folders_are_known_by_their_config(folders: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("names", "before", "line"),
     [
-        (["sentiment", "mean"], [], "mean: finds sentiment, as .*sentiment does; name the one without stage one behind"),
+        (
+            ["sentiment", "mean"],
+            [],
+            "mean: finds sentiment, as .*sentiment does; name the one without",
+        ),
         (["ner"], ["ner", "argmax"], "--before .*argmax: finds entities, as .*ner does; name one"),
     ],
 )
@@ -250,7 +258,9 @@ def test_examples_are_the_models_own_test_texts(folders: dict[str, str], tmp_pat
     for model in models:
         object.__setattr__(model.checkpoint, "name", str(tmp_path))
     rows = [["text", "gold", "predicted", *SHADES]]
-    rows += [[f"{sign}a text number {i}, long enough", "", SHADES[i % 3], "0", "0", "1"] for i in range(9) for sign in "="]
+    rows += [
+        [f"{sign}a text number {i}, long enough", "", SHADES[i % 3], "0", "0", "1"] for i in range(9) for sign in "="
+    ]
     rows = [rows[0], *([demo.safe_cell(cell) for cell in row] for row in rows[1:])]
     with open(tmp_path / "predictions.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -389,23 +399,34 @@ READ = "document.getElementById('said').textContent.endsWith('.') && !document.q
 # Of every text on the page: the least contrast to what lies behind it, and what sticks out or is too small to be hit.
 SEEN = """
 const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-const rgb = (colour) => { canvas.fillStyle = "#fff"; canvas.fillStyle = colour; canvas.clearRect(0, 0, 1, 1);
-  canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
-const light = (colour) => { const [r, g, b] = colour.slice(0, 3).map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
-  return .2126 * r + .7152 * g + .0722 * b; };
-const behind = (element) => { for (; element; element = element.parentElement) {
-  const colour = rgb(getComputedStyle(element).backgroundColor); if (colour[3] === 255) return colour; } return [255, 255, 255]; };
-let least = 21; const out = [], small = [], root = document.documentElement;
+const rgb = (colour) => {
+  canvas.fillStyle = colour;
+  canvas.clearRect(0, 0, 1, 1);
+  canvas.fillRect(0, 0, 1, 1);
+  return [...canvas.getImageData(0, 0, 1, 1).data];
+};
+const linear = (value) => value <= .04045 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4;
+const light = ([r, g, b]) => .2126 * linear(r / 255) + .7152 * linear(g / 255) + .0722 * linear(b / 255);
+const behind = (element) => {
+  for (; element; element = element.parentElement) {
+    const colour = rgb(getComputedStyle(element).backgroundColor);
+    if (colour[3] === 255) return colour;
+  }
+  return [255, 255, 255];
+};
+const out = [], small = [], root = document.documentElement;
+let least = 21, texts = 0;
 for (const element of document.querySelectorAll("body *")) {
-  const box = element.getBoundingClientRect();
+  const box = element.getBoundingClientRect(), isHit = element.matches("button, textarea, input");
   if (!box.width || element.closest(".unseen, caption, script, noscript")) continue;
   if (box.right > root.clientWidth + .5 || box.left < -.5) out.push(element.tagName + "." + element.className);
-  if (element.matches("button, textarea, input") && Math.min(box.width, box.height) < 24) small.push(element.textContent);
+  if (isHit && Math.min(box.width, box.height) < 24) small.push(element.textContent);
   if (![...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
   const [a, b] = [rgb(getComputedStyle(element).color), behind(element)].map(light).sort((x, y) => y - x);
   least = Math.min(least, (a + .05) / (b + .05));
+  texts += 1;
 }
-return {least, out, small, scroll: root.scrollWidth - root.clientWidth};
+return {least, texts, out, small, scroll: root.scrollWidth - root.clientWidth};
 """
 
 
@@ -456,7 +477,9 @@ def test_the_page_shows_what_the_models_say(browser: Browser, both: DemoServer, 
             assert [float(row[1].removesuffix(" %")) for row in rows] == pytest.approx(
                 [100 * share for share in shares], abs=0.0501
             )
-            assert [float(row[3].removesuffix("%")) for row in rows] == pytest.approx([100 * s for s in shares], rel=1e-4)
+            assert [float(row[3].removesuffix("%")) for row in rows] == pytest.approx(
+                [100 * s for s in shares], rel=1e-4
+            )
             assert [row[2] for row in rows].index("likeliest") == answer["likeliest"]
             continue
         marks = browser.run(
@@ -488,6 +511,7 @@ def test_the_page_fits_and_can_be_read(browser: Browser, both: DemoServer, width
         assert seen["out"] == []
         assert seen["small"] == []
         assert seen["least"] >= 4.5
+        assert seen["texts"] > 30
     background = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(19, 23, 28)") is dark
 
@@ -519,7 +543,7 @@ def test_what_is_read_is_spoken_and_named(browser: Browser, both: DemoServer) ->
     show(browser, both)
     said = browser.run("return document.getElementById('said').textContent")
     assert "%" in said
-    assert re.search(r"(entity|entities)\.$", said)
+    assert re.search(r"Entities: \w+ \(.*\)\.$", said)
     assert browser.run("return document.getElementById('said').getAttribute('aria-live')") == "polite"
     nodes = browser.devtools("Accessibility.getFullAXTree", {})["nodes"]
     named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
