@@ -311,7 +311,7 @@ def test_the_page_itself_is_let_in(server: DemoServer) -> None:
         assert reply(server, "POST", "/read", sent, Host=host, Origin=f"http://{host}")[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "/../demo.py", "/demo.py", "//", "/?x", "/%2e%2e/x"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "/../demo.py", "/demo.py", "//x", "/?x", "/%2e%2e/x"])
 def test_there_is_one_page_and_no_file(server: DemoServer, path: str) -> None:
     """Whatever is asked for."""
     assert reply(server, "GET", path)[0] == 404

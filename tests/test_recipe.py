@@ -444,6 +444,7 @@ def test_the_quickstart_recipes_are_among_them() -> None:
 
 DOCUMENTS = [
     *sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("*.md")),
+    *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md")),
     *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "recipes").rglob("*.md")),
 ]
 CONTROL = {"&&", "||", ";", "|", "&", ">", "2>", ">>", "do", "done", "then", "fi"}
