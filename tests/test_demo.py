@@ -147,7 +147,7 @@ def test_shades_are_those_of_predictions_csv(folders: dict[str, str], tmp_path: 
         shares = [shade["share"] for shade in found["shades"]]
         assert shares == pytest.approx([float(row[label]) for label in SHADES], abs=1.1e-6)
         assert SHADES[found["likeliest"]] == row["predicted"]
-    assert len({row["predicted"] for row in rows}) > 1  # the models say something
+    assert len({tuple(row.values())[-1] for row in rows}) > 3  # the models say something
 
 
 @pytest.mark.slow
