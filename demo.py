@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import json
 import re
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -132,14 +133,8 @@ class Finder:
         self.model = load_model(BertForTokenClassification, checkpoint, new=()).eval()
 
     def read(self, text: str, pair: str = "") -> dict[str, Any]:
-        """The text in parts, of which those that are entities have their type and how probable they are.
-
-        Raises:
-            Refusal: there is no word in it.
-        """
+        """The text in parts, of which those that are entities have their type and how probable they are."""
         sentence = read_sentence(("the text", {"text": text}), self.settings, None)
-        if not sentence.words:
-            raise Refusal("There is no word in this text.")
         split, tokenizer = Sentences([sentence], ["the text"], None, np.arange(1)), self.checkpoint.tokenizer
         room = self.reading.max_length - 2
         pieces = run_ner.word_pieces(sentence.words, tokenizer, room)
@@ -354,6 +349,11 @@ class DemoServer(ThreadingMixIn, TCPServer):
         self.models, self.one_at_a_time = models, Lock()
         self.html, self.policy = demo_page(models)
         self.port = self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that has gone; whatever else went wrong, show it in the terminal."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def answers(self, text: str, pair: str) -> list[dict[str, Any]]:
         """What each model makes of a text."""
