@@ -251,7 +251,8 @@ def stage_one_title(checkpoint: Checkpoint) -> str:
     while isinstance(ancestor, dict):
         if ancestor.get("script") == "run_pretraining.py":
             return "With stage one"
-        ancestor = (ancestor.get("checkpoint") or {}).get("lineage")
+        started_from = ancestor.get("checkpoint")
+        ancestor = started_from.get("lineage") if isinstance(started_from, dict) else None
     return "Without stage one"
 
 
