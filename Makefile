@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart test test-slow fuzz chaos test-all check format clean
+.PHONY: help setup quickstart test test-slow test-oldest test-newest fuzz chaos test-all check format audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 14
@@ -30,6 +30,19 @@ test: $(INSTALLED)  ## the fast tests, offline, under two minutes
 test-slow: $(INSTALLED)  ## the tests that start processes or read real data
 	$(RUN) -m pytest -m slow
 
+# The same environment, with another transformers and what it needs laid over it: no second torch.
+define test_on
+	rm -rf .transformers-$(1)
+	$(RUN) -m pip install --disable-pip-version-check --quiet --no-deps --target .transformers-$(1) -r requirements-$(1).txt
+	PYTHONPATH=$(CURDIR)/.transformers-$(1) $(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
+endef
+
+test-oldest: $(INSTALLED)  ## the fast tests on the oldest transformers that is supported
+	$(call test_on,oldest)
+
+test-newest: $(INSTALLED)  ## the fast tests on the newest transformers that is supported
+	$(call test_on,newest)
+
 fuzz: $(INSTALLED)  ## the property tests on examples that no run had before
 	HYPOTHESIS_PROFILE=random $(RUN) -m pytest -m hypothesis
 
@@ -47,5 +60,11 @@ format: $(INSTALLED)  ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+audit: $(INSTALLED)  ## known vulnerabilities of all installed packages; needs the network
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1
+	$(RUN) -m pip freeze | sed -E 's/\+[a-z0-9.]+$$//' > .audit/installed.txt
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r .audit/installed.txt
+
 clean:  ## remove what was made, but not the virtual environment
-	rm -rf outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf outputs .audit .transformers-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import demo
 import run_comparison
 import run_ner
 import run_pretraining
@@ -444,6 +445,7 @@ def test_the_quickstart_recipes_are_among_them() -> None:
 
 DOCUMENTS = [
     *sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("*.md")),
+    *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md")),
     *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "recipes").rglob("*.md")),
 ]
 CONTROL = {"&&", "||", ";", "|", "&", ">", "2>", ">>", "do", "done", "then", "fi"}
@@ -501,6 +503,9 @@ def check_command(words: list[str]) -> bool:
     if len(words) < 2 or not words[1].endswith(".py"):
         return False
     assert (REPOSITORY / words[1]).is_file(), f"no such script: {' '.join(words)}"
+    if words[1] == "demo.py":
+        demo.parse_demo(words[2:])
+        return True
     if words[1] not in (*SCRIPTS, COMPARISON):
         return False
     argv = words[2:]
@@ -522,6 +527,12 @@ def test_commands_of_the_docstrings_parse(monkeypatch: pytest.MonkeyPatch, scrip
     found = docstring_commands(module.__doc__ or "")
     assert sum(check_command(words) for words in found) >= 3
     assert all(check_command(words) for words in found)
+
+
+def test_commands_of_the_demos_docstring_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them, and there are some."""
+    monkeypatch.chdir(REPOSITORY)
+    assert [check_command(words) for words in docstring_commands(demo.__doc__ or "")] == [True] * 3
 
 
 def test_command_of_the_reports_docstring_parses() -> None:
@@ -562,6 +573,7 @@ def test_commands_are_found_as_a_shell_reads_them() -> None:
         "accelerate launch run_ner.py --train_file x --bins 1",
         "accelerate launch --config_file recipes/none.yaml run_ner.py --train_file x",
         "python -m two_stage.report",
+        "python demo.py outputs/quickstart/ner --prot 8001",
     ],
 )
 def test_wrong_commands_are_noticed(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
