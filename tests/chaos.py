@@ -285,7 +285,7 @@ class Chaos:
 
     def went_on(self, run: Path, ended: int | None, after: Any, reached: int, newest: int) -> bool:
         """Whether the start after a fault went on by itself; if not, remove by hand what is in its way."""
-        if ended not in (0, -signal.SIGKILL, 143):
+        if ended not in (0, -signal.SIGKILL, 143, -signal.SIGTERM):  # by the last ends who does not heed a stop
             self.report.by_hand += 1
             if broken := get_last_checkpoint(str(run)):
                 shutil.rmtree(broken)

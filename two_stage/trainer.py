@@ -36,6 +36,8 @@ from two_stage.training_arguments import ExactTrainingArguments, FineTuningArgum
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
 TIMED_STEPS = 6  # the first warms up and has no time
 POOL_STEPS = 50  # rows are sorted by length within pools of 50 steps: little padding, and still a random order
+if not hasattr(Trainer, "loss_is_scaled_for_ga"):  # older ones would divide the gradient once more, in silence
+    raise ImportError("transformers 5.23 or newer is needed: pip install -r requirements.txt")
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
