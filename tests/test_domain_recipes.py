@@ -43,7 +43,9 @@ def test_four_domains_have_samples() -> None:
     """The search above finds what is shipped, each with a README, a prepare_data.py and a comparison."""
     assert {"finance", "biomedical", "legal", "reviews"} <= {folder.name for folder in FOLDERS}
     for folder in FOLDERS:
-        assert {"README.md", "prepare_data.py", "pretraining.yaml", "comparison.yaml"} <= {p.name for p in folder.iterdir()}
+        assert {"README.md", "prepare_data.py", "pretraining.yaml", "comparison.yaml"} <= {
+            p.name for p in folder.iterdir()
+        }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)

@@ -108,11 +108,8 @@ def _write_csv(path: Path, rows: Iterable[Row]) -> int:
 
 def _write_jsonl(path: Path, rows: Iterable[Row]) -> int:
     """Write rows as objects, one a line; returns how many."""
-    count = 0
     with open(path, "x", encoding="utf-8", newline="\n") as file:
-        for count, row in enumerate(rows, start=1):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return count
+        return sum(bool(file.write(json.dumps(row, ensure_ascii=False) + "\n")) for row in rows)
 
 
 # --- Splits -----------------------------------------------------------------------------------------------------------
