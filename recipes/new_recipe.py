@@ -246,6 +246,7 @@ def entity_row(row: PlacedRow) -> Row:
             ("entities", ENTITY_COLUMNS), ("document", DOCUMENT_COLUMNS),
         )
     }  # fmt: skip
+    found["entities"] = found["entities"] if isinstance(found["entities"], list) else None  # "label" may be anything
     pair = ("tokens", "ner_tags") if found["tokens"] is not None else ("text", "entities")
     if any(found[name] is None for name in pair):
         raise Refusal(
