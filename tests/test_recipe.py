@@ -511,6 +511,8 @@ def check_command(words: list[str]) -> bool:
     for i, word in enumerate(argv):
         if word == "--recipe" and argv[i + 1].startswith("outputs/"):  # written by a run
             argv[i : i + 2] = ["--train_file", "x"]
+        elif word == "--recipe":  # `make recipe NAME=mydomain` writes recipes of these names
+            argv[i + 1] = argv[i + 1].replace("recipes/mydomain/", "recipes/finance/")
     try:
         parse(words[1], *[word for word in argv if word != "--debug"], *anywhere(words[1]))
     except SystemExit as done:  # --help ends so

@@ -8,7 +8,7 @@ import csv
 import json
 import random
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def decoded(path: Path) -> str:
         return content.decode("latin-1")
 
 
-def write_files(folder: Path, files: dict[str, Iterable[Row]]) -> None:
+def write_files(folder: Path, files: Mapping[str, Iterable[Row]]) -> None:
     """Write tables, .csv or .jsonl by their names, or none of them.
 
     Raises:
