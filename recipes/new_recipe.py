@@ -57,6 +57,7 @@ SCALES = (
 MOST_LABELS = 20  # more different numbers than these are scores
 LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512)  # word pieces a row
 LOOKED_AT = 2000  # documents whose tokens are counted
+LEAST_STEPS = 300  # of stage one, as long as that takes no step of fewer than 32 pairs
 TOKENS_A_PAIR = 0.6  # of max_length: what a pair takes of a corpus, on newswire and on the quickstart's
 Lines = list[tuple[str, Any, str]]  # a recipe's keys, values and comments
 
@@ -345,7 +346,7 @@ def pretraining_lines(
     length = min(128, checkpoint.config.max_position_embeddings)
     pairs = max(1, round(corpus.tokens / (TOKENS_A_PAIR * length)))
     epochs = 10 if corpus.tokens < 1_000_000 else 3 if corpus.tokens < 10_000_000 else 1
-    times = next((times for times in (8, 4, 2) if pairs * epochs / (32 * times) >= 100), 1)
+    times = next((times for times in (8, 4, 2) if pairs * epochs / (32 * times) >= LEAST_STEPS), 1)
     steps = math.ceil(pairs / (32 * times))
     fraction = round(min(0.1, max(0.005, 200 / corpus.documents, 2.1 / corpus.documents)), 3)
     if corpus.documents * fraction < 2:
