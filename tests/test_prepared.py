@@ -51,10 +51,11 @@ def different_texts(count: int) -> list[str]:
 def test_a_tenth_is_held_out_twice_and_evenly_from_each_label() -> None:
     """Of 200 texts 20 each, and of a label that every tenth has two each."""
     labels = ["rare" if i % 10 == 0 else "common" for i in range(200)]
-    drawn = draw_splits(different_texts(200), 0, strata=labels)
-    assert [len(drawn[name]) for name in prepared.SPLITS] == [160, 20, 20]
-    assert [sum(labels[i] == "rare" for i in drawn[name]) for name in prepared.SPLITS] == [16, 2, 2]
-    assert draw_splits(different_texts(200), 1, strata=labels) != drawn
+    draws = [draw_splits(different_texts(200), seed, strata=labels) for seed in range(5)]
+    for drawn in draws:
+        assert [len(drawn[name]) for name in prepared.SPLITS] == [160, 20, 20]
+        assert [sum(labels[i] == "rare" for i in drawn[name]) for name in prepared.SPLITS] == [16, 2, 2]
+    assert draws[0] != draws[1]
 
 
 @pytest.mark.parametrize("count", [1, 2])
