@@ -135,7 +135,7 @@ def reuters_documents(path: Path) -> Iterator[Row]:
         title, body = (re.search(f"<{tag}>(.*?)</{tag}>", story, re.DOTALL) for tag in ("TITLE", "BODY"))
         if body is None:
             continue
-        text = html.unescape(body[1]).replace("\x03", "").strip()
+        text = html.unescape(body[1]).strip()  # which drops the control characters that end a story
         text = re.sub(r"\s+reuter$", "", text, flags=re.IGNORECASE)  # each story is signed so
         paragraphs = [" ".join(part.split()) for part in re.split(r"\n(?= {4})", text)]
         head = " ".join(html.unescape(title[1]).split()) if title else ""
