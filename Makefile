@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart test test-slow test-oldest test-newest fuzz chaos test-all check format audit clean
+.PHONY: help setup quickstart recipe test test-slow test-oldest test-newest fuzz chaos test-all check format audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 14
@@ -23,6 +23,10 @@ quickstart: $(INSTALLED)  ## both stages and the comparison on made-up financial
 	$(RUN) run_ner.py --recipe recipes/quickstart/ner.yaml
 	$(RUN) run_comparison.py --recipe recipes/quickstart/comparison.yaml
 	@$(RUN) -m two_stage.report outputs/quickstart/pretraining outputs/quickstart/sentiment outputs/quickstart/ner
+
+recipe: $(INSTALLED)  ## your own: NAME=mydomain CORPUS=... and SENTIMENT=... or ENTITIES=..., see docs/your_own_data.md
+	$(RUN) recipes/new_recipe.py $(or $(NAME),--help) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(SENTIMENT),--sentiment \
+	    $(SENTIMENT)) $(if $(ENTITIES),--entities $(ENTITIES)) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(FLAGS)
 
 test: $(INSTALLED)  ## the fast tests, offline, under two minutes
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile

@@ -433,7 +433,10 @@ def test_every_shipped_recipe_parses_and_its_files_are_there(monkeypatch: pytest
     assert len(scripts) == 1, f"{path}: name it after its script"
     settings, _, resolved = parse(scripts[0], "--recipe", path, *anywhere(scripts[0]))
     assert any(getattr(settings, flag, None) for flag in ("train_file", "test_file", "stage_two"))
-    assert [named for named in paths_in(resolved) if not Path(named).exists()] == []
+    # what prepare_data.py writes is not there in a fresh clone, but sample/ has a file of that name, in that form
+    found = [named for named in paths_in(resolved) if Path(named).exists()]
+    found += [named for named in paths_in(resolved) if Path(named.replace("/data/", "/sample/")).exists()]
+    assert set(paths_in(resolved)) - set(found) == set()
 
 
 def test_the_quickstart_recipes_are_among_them() -> None:
@@ -512,6 +515,8 @@ def check_command(words: list[str]) -> bool:
     for i, word in enumerate(argv):
         if word == "--recipe" and argv[i + 1].startswith("outputs/"):  # written by a run
             argv[i : i + 2] = ["--train_file", "x"]
+        elif word == "--recipe":  # `make recipe NAME=mydomain` writes recipes of these names
+            argv[i + 1] = argv[i + 1].replace("recipes/mydomain/", "recipes/finance/")
     try:
         parse(words[1], *[word for word in argv if word != "--debug"], *anywhere(words[1]))
     except SystemExit as done:  # --help ends so

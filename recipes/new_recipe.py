@@ -1,0 +1,547 @@
+"""Make a recipe of your own from your own files: a folder that runs at once, to be read and then changed.
+
+    python recipes/new_recipe.py mydomain --corpus news.csv --sentiment sentiment.csv --entities entities.jsonl
+    python recipes/new_recipe.py mydomain --corpus news.txt --entities train.conll valid.conll test.conll
+    make recipe NAME=mydomain CORPUS=news.csv SENTIMENT=sentiment.csv ENTITIES=entities.jsonl
+
+It reads the files as the scripts will, and writes recipes/mydomain/: a README.md, pretraining.yaml, sentiment.yaml and
+ner.yaml as far as there are labels, comparison.yaml, and data/. Of one labelled file train, validation and test are
+drawn (80, 10 and 10 %; a document's rows, copies and near copies stay together); three files are taken in this order.
+The corpus stays where it is. What was guessed (columns, labels and their order) is said, and stands in the files.
+"""
+
+import math
+import re
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a clone with no install
+
+from two_stage.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
+from two_stage.corpus_report import LABELLED_FORMATS
+from two_stage.exits import Refusal, run_script, say
+from two_stage.handoff import Checkpoint, open_checkpoint
+from two_stage.labelled_texts import label_name
+from two_stage.prepared import SPLITS, keep_apart, split_rows, write_files
+from two_stage.tables import (
+    PlacedRow,
+    Row,
+    check_files,
+    column_value,
+    file_format,
+    read_rows,
+    text_value,
+    told,
+)
+from two_stage.tagged_sentences import read_sentence
+
+TEXT_COLUMNS = ("text", "sentence", "review", "body", "content", "abstract", "title", "headline")
+LABEL_COLUMNS = ("label", "sentiment", "stars", "rating", "shade", "polarity", "class", "score")
+TOKEN_COLUMNS, TAG_COLUMNS = ("tokens", "words"), ("ner_tags", "tags", "labels")
+ENTITY_COLUMNS = ("entities", "spans", "label")
+DOCUMENT_COLUMNS = ("document", "document_id", "doc_id", "doc")
+SCALES = (
+    ("very negative", "negative", "neutral", "positive", "very positive"),
+    ("strongly pessimistic", "pessimistic", "mildly pessimistic", "neutral", "cautiously optimistic", "optimistic",
+     "strongly optimistic"),
+    ("very bad", "bad", "so-so", "good", "very good"),
+    ("bearish", "neutral", "bullish"),
+)  # fmt: skip
+MOST_LABELS = 20  # more different numbers than these are scores
+LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512)  # word pieces a row
+LOOKED_AT = 2000  # documents whose tokens are counted
+LEAST_STEPS = 300  # of stage one, as long as that takes no step of fewer than 32 pairs
+TOKENS_A_PAIR = 0.6  # of max_length: what a pair takes of a corpus, on newswire and on the quickstart's
+Lines = list[tuple[str, Any, str]]  # a recipe's keys, values and comments
+
+# --- What is in the files ---------------------------------------------------------------------------------------------
+
+
+class Labelled(NamedTuple):
+    """Labelled rows by split, in the scripts' own forms, and what a recipe must say of them."""
+
+    splits: dict[str, list[Row]]
+    lengths: list[int]  # word pieces of every training text
+    labels: list[str]  # of texts: in their order; none: the labels are scores. Of entities: their types
+    is_ordered: bool = True  # whether the order was told by the labels themselves
+
+    @property
+    def rows(self) -> int:
+        """Training rows."""
+        return len(self.splits["train"])
+
+
+class Corpus(NamedTuple):
+    """What stage one needs to know of its documents."""
+
+    files: list[str]
+    column: str
+    documents: int
+    tokens: int  # about
+    lone: float  # share of the documents that are one sentence
+
+
+def pick_column(row: PlacedRow, asked: str | None, known: tuple[str, ...], flag: str) -> str:
+    """The column that was asked for, or the first of the usual names that a row has.
+
+    Raises:
+        Refusal: no such column.
+    """
+    if asked:
+        column_value(row, asked, flag)
+        return asked
+    names = {str(name).lower(): name for name in row[1]}
+    found = [names[name] for name in known if name in names]
+    if not found:
+        raise Refusal(
+            f"{row[0]}: no column of a usual name ({', '.join(known)}); found {told(row[1])}; name it with --{flag}"
+        )
+    return found[0]
+
+
+def read_corpus(files: list[str], asked: str | None, checkpoint: Checkpoint) -> Corpus:
+    """Count a corpus, and look at the tokens and sentences of its first documents.
+
+    Raises:
+        Refusal: a file that cannot be read, or too few documents for pairs.
+    """
+    check_files(files, FORMATS)
+    column = "text"
+    if any(file_format(path) != "txt" for path in files):
+        table = next(path for path in files if file_format(path) != "txt")
+        first = next(read_rows(table), None)
+        if first is None:
+            raise Refusal(f"{table}: no row in it; write some, or leave the file out")
+        column = pick_column(first, asked, TEXT_COLUMNS, "text_column")
+    seen = list(islice(read_documents(CorpusSource(tuple(files), text_column=column)), LOOKED_AT))
+    documents = len(seen) if len(seen) < LOOKED_AT else sum(map(count_documents, files))
+    if documents < 4:
+        raise Refusal(
+            f"{', '.join(files)}: {documents} document(s); four at least are needed, to train on and to hold out"
+        )
+    rows = tokenize_documents(seen, corpus_tokenizer(checkpoint.tokenizer))
+    tokens = round(sum(len(ids) for ids, _ in rows) * documents / len(seen))
+    return Corpus(files, column, documents, tokens, sum(len(sentences) < 2 for sentences in seen) / len(seen))
+
+
+def count_documents(path: str) -> int:
+    """How many documents a file has: rows of a table, or what blank lines part."""
+    rows = read_rows(path)
+    return len({row["document"] for _, row in rows}) if file_format(path) == "txt" else sum(1 for _ in rows)
+
+
+def read_sentiment(
+    files: list[str], text: str | None, label: str | None, seed: int, checkpoint: Checkpoint
+) -> Labelled:
+    """Texts and their labels.
+
+    Raises:
+        Refusal: a file or row that cannot be read, a row without text or label, or one label alone.
+    """
+    check_files(files, LABELLED_FORMATS)
+    parts = []
+    for path in files:
+        placed = list(read_rows(path))
+        if not placed:
+            raise Refusal(f"{path}: no row in it; write some, or leave the file out")
+        columns = (
+            pick_column(placed[0], text, TEXT_COLUMNS, "text_column"),
+            pick_column(placed[0], label, LABEL_COLUMNS, "label_column"),
+        )
+        say(f"{path}: texts in column {columns[0]}, labels in column {columns[1]}")
+        parts.append([labelled_row(row, *columns) for row in placed])
+    names = Counter(row["label"] for part in parts for row in part)
+    if len(names) < 2:
+        raise Refusal(f"{files[0]}: one label alone, {told(names)}; there must be two to tell apart")
+    numbers = [as_number(name) for name in names]
+    if len(names) > MOST_LABELS and None in numbers:
+        raise Refusal(
+            f"{files[0]}: {len(names)} different labels, such as {told(list(names)[:5])}; is it the right column? "
+            "name another with --label_column"
+        )
+    if len(names) > MOST_LABELS:
+        scored = [[{"text": row["text"], "score": row["label"]} for row in part] for part in parts]
+        splits = split_parts(scored, seed, None)
+        return Labelled(splits, token_counts(splits["train"], checkpoint), [])
+    labels, is_ordered = ordered_labels(list(names))
+    splits = split_parts(parts, seed, "label")
+    return Labelled(splits, token_counts(splits["train"], checkpoint), labels, is_ordered)
+
+
+def labelled_row(row: PlacedRow, text: str, label: str) -> Row:
+    """A row of a text and a label.
+
+    Raises:
+        Refusal: one of them is missing.
+    """
+    name = label_name(column_value(row, label, "label_column")).strip()
+    if not name:
+        raise Refusal(f"{row[0]}: column {label} is empty; label the row, or take it out")
+    return {"text": text_value(row, text, "text_column"), "label": name}
+
+
+def as_number(name: str) -> float | None:
+    """The number that a label is or begins with, as "4 stars" does; else None."""
+    match = re.match(r"[-+]?\d+(\.\d+)?(?=\s|$)", name)
+    return float(match[0]) if match else None
+
+
+def ordered_labels(names: list[str]) -> tuple[list[str], bool]:
+    """Labels in their order, and whether it is known: numbers ascend, and usual scales are known; else as found."""
+    numbers = {name: as_number(name) for name in names}
+    if None not in numbers.values():
+        return sorted(names, key=lambda name: numbers[name] or 0.0), True
+    for scale in SCALES:
+        if {name.lower() for name in names} <= set(scale):
+            return sorted(names, key=lambda name: scale.index(name.lower())), True
+    return names, False
+
+
+@dataclass(frozen=True)
+class TagColumns:
+    """The columns that `read_sentence` looks into."""
+
+    tokens_column: str = "tokens"
+    tags_column: str = "ner_tags"
+    text_column: str = "text"
+    entities_column: str = "entities"
+    document_column: str = "document"
+    labels: list[str] | None = None
+
+
+def read_entities(files: list[str], seed: int, checkpoint: Checkpoint) -> Labelled:
+    """Sentences of tagged words, or texts with entities as character spans.
+
+    Raises:
+        Refusal: a file or row that cannot be read, a row without tags, or no entity at all.
+    """
+    check_files(files, LABELLED_FORMATS)
+    parts = [[entity_row(row) for row in read_rows(path)] for path in files]
+    if empty := [path for path, part in zip(files, parts, strict=True) if not part]:
+        raise Refusal(f"{empty[0]}: no row in it; write some, or leave the file out")
+    splits = {name: documents_together(rows) for name, rows in split_parts(parts, seed, None).items()}
+    types = {kind for rows in splits.values() for row in rows for kind in types_of(row)}
+    if unseen := types - {kind for row in splits["train"] for kind in types_of(row)}:
+        raise Refusal(
+            f"{files[0]}: type {told(sorted(unseen))} is in too few rows to be in train too; tag more, or take it out"
+        )
+    if not types:
+        raise Refusal(f"{files[0]}: no entity in any row; tag some to learn from")
+    return Labelled(splits, token_counts(splits["train"], checkpoint), sorted(types))
+
+
+def entity_row(row: PlacedRow) -> Row:
+    """A row in the forms that run_ner.py reads by itself, checked as it will check it."""
+    names = {str(name).lower(): name for name in row[1]}
+    found = {
+        ours: next((row[1][names[name]] for name in known if name in names), None)
+        for ours, known in (
+            ("tokens", TOKEN_COLUMNS), ("ner_tags", TAG_COLUMNS), ("text", TEXT_COLUMNS),
+            ("entities", ENTITY_COLUMNS), ("document", DOCUMENT_COLUMNS),
+        )
+    }  # fmt: skip
+    found["entities"] = found["entities"] if isinstance(found["entities"], list) else None  # "label" may be anything
+    pair = ("tokens", "ner_tags") if found["tokens"] is not None else ("text", "entities")
+    if any(found[name] is None for name in pair):
+        raise Refusal(
+            f"{row[0]}: no tokens and ner_tags, and no text and entities in it; found {told(row[1])} "
+            "(a file of CoNLL columns must be named .conll)"
+        )
+    kept = {name: found[name] for name in (*pair, "document") if found[name] is not None}
+    read_sentence((row[0], kept), TagColumns(), None)  # type: ignore[arg-type]  # the rest of the flags says where rows are
+    return kept
+
+
+def documents_together(rows: list[Row]) -> list[Row]:
+    """Rows with those of a document in a row, in the order in which documents and rows come."""
+    first: dict[str, int] = {}
+    return sorted(rows, key=lambda row: first.setdefault(str(row.get("document")), len(first)))
+
+
+def types_of(row: Row) -> set[str]:
+    """The types of a row's entities."""
+    if "ner_tags" in row:
+        return {str(tag)[2:] for tag in row["ner_tags"]} - {""}
+    return {entity["label"] if isinstance(entity, dict) else entity[2] for entity in row["entities"]}
+
+
+def split_parts(parts: list[list[Row]], seed: int, column: str | None) -> dict[str, list[Row]]:
+    """Train, validation and test: as given, without copies of held-out texts, or drawn from one file."""
+    if len(parts) == len(SPLITS):
+        splits = keep_apart(dict(zip(SPLITS, parts, strict=True)))
+        if not all(splits.values()):
+            raise Refusal("the three files hold the same texts: none is left to learn from; give others, or one file")
+        return splits
+    rows = parts[0]
+    has_documents = any("document" in row for row in rows)
+    group = (lambda row: str(row.get("document"))) if has_documents else None
+    splits = split_rows(rows, seed, column, group)
+    say(f"drawn: {', '.join(f'{len(splits[name]):,} to {name}' for name in SPLITS)} of {len(rows):,} rows, seed {seed}")
+    return splits
+
+
+def token_counts(rows: list[Row], checkpoint: Checkpoint) -> list[int]:
+    """Word pieces of each text, with [CLS] and [SEP], ascending."""
+    texts = [str(row["text"]) if "text" in row else " ".join(row["tokens"]) for row in rows]
+    encoded = corpus_tokenizer(checkpoint.tokenizer).encode_batch(texts, add_special_tokens=False)
+    return sorted(len(each.ids) + 2 for each in encoded)
+
+
+# --- Recipes ----------------------------------------------------------------------------------------------------------
+
+
+def row_length(lengths: list[int], most: int) -> tuple[int, str]:
+    """A max_length that holds 99 of 100 texts, if the checkpoint has so many positions, and why."""
+    wanted = lengths[math.ceil(0.99 * len(lengths)) - 1]
+    length = next((length for length in LENGTHS if wanted <= length <= most), min(most, LENGTHS[-1]))
+    longer = sum(count > length for count in lengths)
+    return (
+        length,
+        f"the longest text has {lengths[-1]} word pieces, and {longer:,} of {len(lengths):,} have more than {length}",
+    )
+
+
+def epochs_for(rows: int, batch: int) -> tuple[int, str]:
+    """Epochs that make 300 steps or more, 3 at least and 20 at most, and the arithmetic."""
+    steps = math.ceil(rows / batch)
+    epochs = min(20, max(3, math.ceil(300 / steps)))
+    return epochs, f"{rows:,} / {batch} = {steps:,} steps an epoch, {steps * epochs:,} in all"
+
+
+def data_lines(stem: str, ending: str, folder: Path, outputs: str) -> Lines:
+    """What both recipes of stage two begin with."""
+    files = [(f"{split}_file", f"{folder}/data/{stem}_{split}.{ending}", "") for split in SPLITS]
+    return [
+        ("checkpoint", f"{outputs}/pretraining", "what stage one left"),
+        *files,
+        ("output_dir", f"{outputs}/{stem}", ""),
+    ]
+
+
+def training_lines(rows: int) -> Lines:
+    """What both recipes of stage two end with."""
+    epochs, why = epochs_for(rows, 16)
+    return [
+        ("per_device_train_batch_size", 16, ""),
+        ("num_train_epochs", epochs, why),
+        ("learning_rate", 2e-5, "of the encoder; a tiny one, or one from scratch, learns at 5e-4"),
+        ("head_learning_rate", 5e-5, "the head starts from nothing"),
+        ("min_steps", 200, "where a comparison takes a few of the rows, it goes over them more often"),
+        ("save_strategy", "no", "take it out if the run is long enough to be cut off"),
+        ("seed", 42, ""),
+    ]
+
+
+def pretraining_lines(
+    corpus: Corpus, made: dict[str, Labelled], folder: Path, outputs: str, checkpoint: Checkpoint
+) -> Lines:
+    """Stage one."""
+    length = min(128, checkpoint.config.max_position_embeddings)
+    pairs = max(1, round(corpus.tokens / (TOKENS_A_PAIR * length)))
+    epochs = 10 if corpus.tokens < 1_000_000 else 3 if corpus.tokens < 10_000_000 else 1
+    times = next((times for times in (8, 4, 2) if pairs * epochs / (32 * times) >= LEAST_STEPS), 1)
+    steps = math.ceil(pairs / (32 * times))
+    fraction = round(min(0.1, max(0.005, 200 / corpus.documents, 2.1 / corpus.documents)), 3)
+    if corpus.documents * fraction < 2:
+        fraction = round(2.1 / corpus.documents, 3)
+    held_out = [f"{folder}/data/{stem}_test.{ENDINGS[stem]}" for stem in made]
+    lines: Lines = [
+        ("checkpoint", checkpoint.name, "recipes/README.md lists others"),
+        ("train_file", corpus.files if len(corpus.files) > 1 else corpus.files[0], f"{corpus.documents:,} documents"),
+        ("output_dir", f"{outputs}/pretraining", ""),
+        ("validation_fraction", fraction, f"{round(corpus.documents * fraction):,} documents, whole ones"),
+        ("held_out_file", held_out, "test texts of stage two: are they in the corpus? it is said if they are"),
+        ("max_length", length, ""),
+        ("per_device_train_batch_size", 32, ""),
+        ("gradient_accumulation_steps", times, f"{32 * times} pairs a step"),
+        (
+            "num_train_epochs",
+            epochs,
+            f"some {corpus.tokens:,} tokens = some {pairs:,} pairs = {steps:,} steps an epoch",
+        ),
+        ("learning_rate", 3e-5, "5e-5 learns more and forgets more; a model from scratch learns at 5e-4"),
+        ("save_strategy", "epoch", ""),
+        ("seed", 42, ""),
+    ]
+    if corpus.column != "text":
+        lines.insert(2, ("text_column", corpus.column, ""))
+    if corpus.lone > 0.5:
+        why = f"{corpus.lone:.0%} of the documents are one sentence: there is no next one to tell"
+        lines.insert(-6, ("no_next_sentence", True, why))
+    return lines
+
+
+def sentiment_lines(made: Labelled, folder: Path, outputs: str, most: int) -> Lines:
+    """Stage two, whole texts."""
+    length, why = row_length(made.lengths, most)
+    lines = data_lines("sentiment", "csv", folder, outputs)
+    if made.labels:
+        order = (
+            "worst first" if made.is_ordered else "CHECK: in the order in which they were found; put the worst first"
+        )
+        lines += [("labels", made.labels, order), ("calibrate", True, "a temperature from the validation texts")]
+    else:
+        lines += [
+            ("score_column", "score", ""),
+            ("loss", "regression", "or --labels and --bins, to cut scores into shades"),
+        ]
+    lines.append(("max_length", length, why))
+    if made.lengths[math.ceil(0.95 * len(made.lengths)) - 1] > length:
+        lines.append(
+            ("long_text", "windows", "more than one text in twenty is longer: read in parts, whose mean is the answer")
+        )
+    return lines + training_lines(made.rows)
+
+
+def ner_lines(made: Labelled, folder: Path, outputs: str, most: int) -> Lines:
+    """Stage two, entities."""
+    length, why = row_length(made.lengths, most)
+    return [
+        *data_lines("ner", "jsonl", folder, outputs),
+        ("calibrate", True, f"types: {', '.join(made.labels)}"),
+        ("max_length", length, f"{why}: those are read in windows, and no word is lost"),
+        *training_lines(made.rows),
+    ]
+
+
+def comparison_lines(task: str, made: Labelled, folder: Path, outputs: str, checkpoint: Checkpoint) -> Lines:
+    """With and without stage one."""
+    fractions = [10, 100] if made.rows >= 200 else [100]
+    return [
+        ("task", task, ""),
+        ("checkpoint", checkpoint.name, ""),
+        ("stage_one", f"{outputs}/pretraining", "what stage one left; run it first"),
+        ("stage_two", f"{folder}/{task}.yaml", "the same for both"),
+        ("output_dir", f"{outputs}/comparison", ""),
+        ("arms", ["base", "stage_one"], ""),
+        ("fractions", fractions, f"per cent of {made.rows:,} training rows"),
+        (
+            "seeds",
+            [0, 1, 2],
+            f"{2 * len(fractions) * 3} runs; the report says how many more seeds or test texts would tell",
+        ),
+    ]
+
+
+ENDINGS = {"sentiment": "csv", "ner": "jsonl"}
+HEADS = {
+    "pretraining": "Stage one of {name}: the checkpoint goes on with your corpus.",
+    "sentiment": "Stage two of {name}: labels of whole texts.",
+    "ner": "Stage two of {name}: entities.",
+    "comparison": "Did stage one of {name} pay off? The same stage two with and without it.",
+}
+
+
+def recipe_yaml(head: str, lines: Lines) -> str:
+    """A recipe as text: what it is, then a key a line, each with its reason behind it, or above where it is long."""
+    text = f"# {head}\n# Made by recipes/new_recipe.py, to be read and changed.\n"
+    for key, value, why in lines:
+        if isinstance(value, float) and value < 1e-3:
+            said = f"{value:.0e}".replace("e-0", "e-")  # 2e-5, as everyone writes it
+        else:
+            said = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+            said = said.removesuffix("\n").removesuffix("\n...")
+        line = f"{key}: {said}"
+        if why and len(line) + len(why) > 110:
+            text += f"# {why}\n"
+            why = ""
+        text += f"{line}{f'  # {why}' if why else ''}\n"
+    return text
+
+
+def readme_text(
+    name: str, folder: Path, outputs: str, corpus: Corpus, made: dict[str, Labelled], checkpoint: str
+) -> str:
+    """What the folder is, the commands in their order, and what is to be filled in."""
+    flags = {"pretraining": "run_pretraining.py", "sentiment": "run_sentiment.py", "ner": "run_ner.py"}
+    stages = ["pretraining", *made]
+    look = "\n".join(f"python {flags[stage]} --recipe {folder}/{stage}.yaml --check_only" for stage in stages[:1])
+    run = "\n".join(f"python {flags[stage]} --recipe {folder}/{stage}.yaml" for stage in stages)
+    counts = {stem: " / ".join(f"{len(rows):,}" for rows in each.splits.values()) for stem, each in made.items()}
+    rows = "".join(
+        f"| `data/{stem}_*.{ENDINGS[stem]}` | {counts[stem]} rows to train, validate and test; "
+        f"{', '.join(each.labels) or 'scores'} |\n"
+        for stem, each in made.items()
+    )
+    files = ", ".join(f"`{path}`" for path in corpus.files)
+    return (
+        f"# {name}\n\nFrom `{checkpoint}`. Look at the corpus, run the stages, then ask whether stage one paid "
+        "off:\n\n"
+        f"```bash\n{look}\n{run}\npython run_comparison.py --recipe {folder}/comparison.yaml\n```\n\n"
+        "| file | what it is |\n|---|---|\n"
+        f"| {files} | {corpus.documents:,} documents, some {corpus.tokens:,} tokens |\n"
+        f"{rows}\nData source and licence: …\n\n"
+        f"Figures measured: … (`python -m two_stage.report {outputs}/pretraining"
+        f"{''.join(f' {outputs}/{stem}' for stem in made)}` prints them)\n"
+    )
+
+
+# --- Main -------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read all files, then write the folder."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("name", help="of the recipe, and of its folder")
+    parser.add_argument("--corpus", nargs="+", required=True, help="documents of the domain, one file or more")
+    parser.add_argument("--sentiment", nargs="+", help="labelled texts: one file, or train, validation and test")
+    parser.add_argument("--entities", nargs="+", help="tagged sentences: one file, or train, validation and test")
+    parser.add_argument("--checkpoint", default="bert-base-uncased", help="BERT to start from (%(default)s)")
+    parser.add_argument("--text_column", help="of texts, where it is none of the usual names")
+    parser.add_argument("--label_column", help="of labels, where it is none of the usual names")
+    parser.add_argument("--folder", type=Path, help="where to write it (recipes/NAME)")
+    parser.add_argument("--seed", type=int, default=13, help="of splits that are drawn (%(default)s)")
+    args = parser.parse_args(argv)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.name):
+        raise Refusal(f"{args.name}: a name of letters, digits, - and _ is needed: it becomes a folder's")
+    folder = args.folder or Path("recipes") / args.name
+    if folder.exists():
+        raise Refusal(f"{folder}: is there already, and nothing is written over; give another name, or move it")
+    given = {"sentiment": args.sentiment, "ner": args.entities}
+    if not any(given.values()):
+        raise Refusal("--sentiment and --entities: give one at least; stage one alone needs no recipe but its command")
+    for flag, files in (("sentiment", args.sentiment), ("entities", args.entities)):
+        if files and len(files) not in (1, len(SPLITS)):
+            raise Refusal(f"--{flag}: {len(files)} files; give one, or three: train, validation and test")
+    checkpoint = open_checkpoint(args.checkpoint)
+    made: dict[str, Labelled] = {}
+    if args.sentiment:
+        made["sentiment"] = read_sentiment(args.sentiment, args.text_column, args.label_column, args.seed, checkpoint)
+    if args.entities:
+        made["ner"] = read_entities(args.entities, args.seed, checkpoint)
+    corpus = read_corpus(args.corpus, args.text_column, checkpoint)
+    write_recipe(args.name, folder, corpus, made, checkpoint)
+
+
+def write_recipe(name: str, folder: Path, corpus: Corpus, made: dict[str, Labelled], checkpoint: Checkpoint) -> None:
+    """Write the folder, and say what to do next."""
+    outputs, most = f"outputs/{name}", checkpoint.config.max_position_embeddings
+    recipes = {"pretraining": pretraining_lines(corpus, made, folder, outputs, checkpoint)}
+    if "sentiment" in made:
+        recipes["sentiment"] = sentiment_lines(made["sentiment"], folder, outputs, most)
+    if "ner" in made:
+        recipes["ner"] = ner_lines(made["ner"], folder, outputs, most)
+    task = next(iter(made))
+    recipes["comparison"] = comparison_lines(task, made[task], folder, outputs, checkpoint)
+    files = {
+        f"{stem}_{split}.{ENDINGS[stem]}": rows for stem, each in made.items() for split, rows in each.splits.items()
+    }
+    write_files(folder / "data", files)
+    for stage, lines in recipes.items():
+        (folder / f"{stage}.yaml").write_text(recipe_yaml(HEADS[stage].format(name=name), lines), encoding="utf-8")
+    readme = readme_text(name, folder, outputs, corpus, made, checkpoint.name)
+    (folder / "README.md").write_text(readme, encoding="utf-8")
+    if "sentiment" in made and not made["sentiment"].is_ordered:
+        say(f"! {folder}/sentiment.yaml: labels stand in the order in which they were found; put the worst first")
+    say(f"{folder}: {', '.join(f'{stage}.yaml' for stage in recipes)} and README.md, which has the commands")
+
+
+if __name__ == "__main__":
+    run_script(main)

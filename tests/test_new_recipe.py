@@ -1,0 +1,212 @@
+"""`make recipe`: what it guesses of files, what it refuses, and that the folder which it leaves runs at once."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+import run_comparison
+import run_ner
+import run_pretraining
+import run_sentiment
+from tests.conftest import REPOSITORY, SHADES
+from two_stage.exits import Refusal
+
+
+def loaded() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("new_recipe", REPOSITORY / "recipes" / "new_recipe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+new_recipe = loaded()
+
+
+@pytest.fixture
+def mine(tmp_path: Path, tiny_folder: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a user's files and the tiny checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("corpus.txt", "texts.csv", "sentences.jsonl"):
+        shutil.copy(data_folder / name, tmp_path / name)
+    shutil.copytree(tiny_folder, tmp_path / "tiny")
+    return tmp_path
+
+
+def make(*flags: str) -> None:
+    """Run the script on the user's corpus and the tiny checkpoint."""
+    new_recipe.main(["mine", "--corpus", "corpus.txt", "--checkpoint", "tiny", *flags])
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """One of the recipes that were written."""
+    found = yaml.safe_load(Path("recipes/mine", f"{name}.yaml").read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.slow
+def test_a_recipe_from_three_files_runs_at_once(mine: Path) -> None:
+    """All four recipes, as they are written but for the number of steps; and the commands of its README exist."""
+    make("--sentiment", "texts.csv", "--entities", "sentences.jsonl")
+    short = ["--use_cpu", "--max_steps", "2"]
+    run_pretraining.main(["--recipe", "recipes/mine/pretraining.yaml", "--check_only", "--use_cpu"])
+    assert not Path("outputs").exists()
+    run_pretraining.main(["--recipe", "recipes/mine/pretraining.yaml", *short])
+    for module, name in ((run_sentiment, "sentiment"), (run_ner, "ner")):
+        module.main(["--recipe", f"recipes/mine/{name}.yaml", "--check_only", "--use_cpu"])
+        assert not Path(f"outputs/mine/{name}").exists()
+        module.main(["--recipe", f"recipes/mine/{name}.yaml", "--min_steps", "0", *short])
+        results = json.loads(Path(f"outputs/mine/{name}/all_results.json").read_text(encoding="utf-8"))
+        assert any(key.startswith("test_") for key in results)
+    run_comparison.main(["--recipe", "recipes/mine/comparison.yaml", "--check_only"])
+    readme = Path("recipes/mine/README.md").read_text(encoding="utf-8")
+    for command in ("run_pretraining", "run_sentiment", "run_ner", "run_comparison"):
+        assert f"python {command}.py --recipe recipes/mine/" in readme
+
+
+def test_files_of_one_are_split_and_those_of_three_are_kept(mine: Path) -> None:
+    """One file gives 80, 10 and 10 %; of three, the test file keeps every row."""
+    make("--sentiment", "texts.csv")
+    files = [Path(f"recipes/mine/data/sentiment_{split}.csv") for split in new_recipe.SPLITS]
+    counts = [len(path.read_text(encoding="utf-8").splitlines()) - 1 for path in files]
+    assert sum(counts) == 48
+    assert min(counts) >= 1
+    rows = (mine / "texts.csv").read_text(encoding="utf-8").splitlines()
+    for name, part in (("a.csv", rows[1:30]), ("b.csv", rows[30:40]), ("c.csv", rows[40:])):
+        (mine / name).write_text("\n".join(["text,label", *part]) + "\n", encoding="utf-8")
+    shutil.rmtree("recipes")
+    make("--sentiment", "a.csv", "b.csv", "c.csv")
+    kept = Path("recipes/mine/data/sentiment_test.csv").read_text(encoding="utf-8").splitlines()
+    assert kept == ["text,label", *rows[40:]]
+
+
+def test_labels_in_no_known_order_are_to_be_checked(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They stand as found, marked in the recipe and said at the end."""
+    texts = (mine / "texts.csv").read_text(encoding="utf-8")
+    Path("odd.csv").write_text(texts.replace(",good", ",gut").replace(",bad", ",schlecht"), encoding="utf-8")
+    make("--sentiment", "odd.csv")
+    assert set(recipe("sentiment")["labels"]) == {"gut", "schlecht", "so-so"}
+    assert "CHECK" in Path("recipes/mine/sentiment.yaml").read_text(encoding="utf-8")
+    assert "! recipes/mine/sentiment.yaml: labels stand in the order in which" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("found", "ordered"),
+    [
+        (["3 stars", "1 star", "10 stars"], ["1 star", "3 stars", "10 stars"]),
+        (["0", "-1", "1"], ["-1", "0", "1"]),
+        (["positive", "negative", "neutral"], ["negative", "neutral", "positive"]),
+        (["Optimistic", "neutral", "Pessimistic"], ["Pessimistic", "neutral", "Optimistic"]),
+        (SHADES[::-1], SHADES),
+        (["b", "a"], None),
+        (["1st", "2nd"], None),
+        (["positive", "mixed"], None),
+    ],
+)
+def test_orders_that_labels_tell(found: list[str], ordered: list[str] | None) -> None:
+    """Numbers, and scales that everyone knows; else the order found, and it is not called known."""
+    assert new_recipe.ordered_labels(found) == (ordered or found, ordered is not None)
+
+
+def test_many_numbers_are_scores(mine: Path) -> None:
+    """They are predicted as they are."""
+    rows = (mine / "texts.csv").read_text(encoding="utf-8").splitlines()[1:]
+    lines = [f"{row.rpartition(',')[0]},{i / 48}" for i, row in enumerate(rows)]
+    Path("scores.csv").write_text("\n".join(["review,score", *lines]) + "\n", encoding="utf-8")
+    make("--sentiment", "scores.csv")
+    found = recipe("sentiment")
+    assert (found["score_column"], found["loss"]) == ("score", "regression")
+    assert "labels" not in found
+    run_sentiment.main(["--recipe", "recipes/mine/sentiment.yaml", "--checkpoint", "tiny", "--check_only", "--use_cpu"])
+
+
+def test_a_document_stays_in_one_split(mine: Path) -> None:
+    """CoNLL files mark documents; their sentences come out together."""
+    lines = [json.loads(line) for line in (mine / "sentences.jsonl").read_text(encoding="utf-8").splitlines()]
+    text = ""
+    for i, row in enumerate(lines):
+        text += "-DOCSTART- O\n\n" * (i % 4 == 0)
+        text += "".join(f"{word} {tag}\n" for word, tag in zip(row["tokens"], row["ner_tags"], strict=True)) + "\n"
+    Path("mine.conll").write_text(text, encoding="utf-8")
+    make("--entities", "mine.conll")
+    splits = [
+        {json.loads(line)["document"] for line in Path(f"recipes/mine/data/ner_{split}.jsonl").read_text().splitlines()}
+        for split in new_recipe.SPLITS
+    ]
+    assert sum(map(len, splits)) == len(set.union(*splits)) == 12
+    assert recipe("comparison")["task"] == "ner"
+
+
+def test_lengths_and_epochs_come_from_the_rows() -> None:
+    """The least usual length that holds 99 % of the texts; 300 steps, but no more than 20 epochs."""
+    assert new_recipe.row_length([20] * 99 + [400], 512)[0] == 32
+    assert new_recipe.row_length([20] * 98 + [100] * 2, 512)[0] == 128
+    assert new_recipe.row_length([600] * 10, 512)[0] == 512
+    assert new_recipe.row_length([50] * 10, 48)[0] == 48
+    assert [new_recipe.epochs_for(rows, 16)[0] for rows in (10, 480, 1600, 100_000)] == [20, 10, 3, 3]
+
+
+def test_documents_of_one_sentence_have_no_next(mine: Path) -> None:
+    """Stage one then masks words alone."""
+    lines = [line for line in (mine / "corpus.txt").read_text(encoding="utf-8").splitlines() if line]
+    Path("corpus.txt").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    make("--sentiment", "texts.csv")
+    assert recipe("pretraining")["no_next_sentence"] is True
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "give one at least"),
+        (["--sentiment", "texts.csv", "texts.csv"], "2 files; give one, or three"),
+        (["--sentiment", "none.csv"], "none.csv: no such file"),
+        (["--sentiment", "texts.csv", "--label_column", "mood"], "texts.csv row 1: no column mood"),
+        (["--sentiment", "one.csv"], "one label alone, bad"),
+        (["--sentiment", "odd.csv"], "no column of a usual name"),
+        (["--sentiment", "hole.csv"], "hole.csv row 2: column label is empty"),
+        (["--sentiment", "ids.csv"], "is it the right column"),
+        (["--entities", "texts.csv"], "texts.csv row 1: no tokens and ner_tags"),
+        (["--entities", "bare.jsonl"], "no entity in any row"),
+        (["--entities", "short.jsonl"], "short.jsonl row 1: 2 tokens but 1 tags"),
+        (["--sentiment", "texts.csv", "--corpus", "few.txt"], "few.txt: 1 document"),
+        (["--sentiment", "texts.csv", "--checkpoint", "nowhere/at-all"], "nowhere/at-all"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(mine: Path, flags: list[str], told: str) -> None:
+    """Before anything is written."""
+    Path("one.csv").write_text("text,label\nA.,bad\nB.,bad\n", encoding="utf-8")
+    Path("odd.csv").write_text("a,b\nA.,bad\n", encoding="utf-8")
+    Path("hole.csv").write_text("text,label\nA.,bad\nB.,\n", encoding="utf-8")
+    Path("ids.csv").write_text("text,label\n" + "".join(f"t {i},x{i}\n" for i in range(30)), encoding="utf-8")
+    rows = [{"tokens": [word, "rose"], "ner_tags": ["O", "O"]} for word in "abcdefghijkl"]
+    Path("bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    Path("short.jsonl").write_text('{"tokens": ["a", "b"], "ner_tags": ["O"]}\n', encoding="utf-8")
+    Path("few.txt").write_text("One.\nTwo.\n", encoding="utf-8")
+    with pytest.raises(Refusal, match=told) as refusal:
+        make(*flags)
+    assert "\n" not in str(refusal.value)
+    assert not Path("recipes").exists()
+
+
+@pytest.mark.parametrize("name", ["../up", "a b", "", "-x.yaml"])
+def test_names_that_are_no_folders_name_are_refused(name: str) -> None:
+    """A name becomes a path."""
+    with pytest.raises(Refusal, match="a name of letters"):
+        new_recipe.main(["--corpus", "x.txt", "--sentiment", "x.csv", "--", name])
+
+
+def test_a_folder_that_is_there_is_left_alone(mine: Path) -> None:
+    """Nothing is written over."""
+    Path("recipes/mine").mkdir(parents=True)
+    with pytest.raises(Refusal, match="recipes/mine: is there already"):
+        make("--sentiment", "texts.csv")
+    assert list(Path("recipes/mine").iterdir()) == []
