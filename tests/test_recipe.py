@@ -18,6 +18,7 @@ import run_comparison
 import run_ner
 import run_pretraining
 import run_sentiment
+from tests.test_documents import DOCUMENTS
 from two_stage import report
 from two_stage.exits import Refusal
 from two_stage.recipe import parse_flags, parse_settings, read_recipe, recipe_text
@@ -446,11 +447,6 @@ def test_the_quickstart_recipes_are_among_them() -> None:
 
 # --- Every command that the documents show ----------------------------------------------------------------------------
 
-DOCUMENTS = [
-    *sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("*.md")),
-    *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md")),
-    *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "recipes").rglob("*.md")),
-]
 CONTROL = {"&&", "||", ";", "|", "&", ">", "2>", ">>", "do", "done", "then", "fi"}
 
 
