@@ -727,9 +727,10 @@ class KeepModels(TrainerCallback):
         self.trainer, self.folder, self.percents, self.lineage = trainer, run.folder / "kept", percents, lineage
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Clear away what a run left that was cut off before its first checkpoint, and begins anew."""
-        if state.global_step == 0 and self.trainer.is_world_process_zero():
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Clear away what a run left half done, and all of one that was cut off before its first checkpoint."""
+        if self.trainer.is_world_process_zero():
+            for path in [self.folder] if state.global_step == 0 else self.folder.glob(".*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write those that are due: before the step's checkpoint, so that a run that resumes has missed none."""
@@ -770,7 +771,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     checkpoint = open_checkpoint(settings.checkpoint)
     check_settings(settings, training, checkpoint)
     data = {flag: getattr(settings, flag) for flag in ("train_file", "validation_file", "forgetting_file")}
-    lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
+    lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step, training.resolved_precision)
     if settings.dataset:
         lineage["data"]["dataset"] = dataset_key(settings)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)

@@ -333,7 +333,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     reading = text_reading(settings, checkpoint)
     recipe |= reading.flags()
     data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
-    lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step)
+    lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step, training.resolved_precision)
     lineage["data"] = trace_dataset(settings) | lineage["data"]
     check_unseen(lineage, settings.allow_leakage)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)

@@ -3,6 +3,7 @@
     python -m torch.distributed.run … tests/dying_processes.py DEATHS flags of run_sentiment.py
 
 DEATHS is a folder of empty files named RANK-POINT-STEP, POINT being `step` or `save`; who dies by one removes it.
+By RANK-stop-STEP it gets a SIGTERM instead, in the middle of the step.
 """
 
 import os
@@ -20,11 +21,11 @@ from two_stage.trainer import ExactTrainer
 
 
 def die(deaths: Path, point: str, trainer: ExactTrainer, step: int) -> None:
-    """As the kernel kills who takes too much memory, if it is told so."""
+    """As the kernel kills who takes too much memory, or a scheduler stops a process, if it is told so."""
     order = deaths / f"{trainer.args.process_index}-{point}-{step}"
     if order.exists():
         order.rename(deaths / f"done {time.time()} {order.name}")
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGTERM if point == "stop" else signal.SIGKILL)
 
 
 def main(deaths: Path) -> None:
@@ -34,6 +35,7 @@ def main(deaths: Path) -> None:
     def training_step(trainer: ExactTrainer, *args: Any) -> torch.Tensor:
         loss = own_step(trainer, *args)
         die(deaths, "step", trainer, trainer.state.global_step + 1)
+        die(deaths, "stop", trainer, trainer.state.global_step + 1)
         return loss
 
     def save_rng_state(trainer: ExactTrainer, folder: str) -> None:

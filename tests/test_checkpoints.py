@@ -20,6 +20,7 @@ from two_stage.checkpoints import (
     UNFINISHED,
     check_space,
     find_checkpoint,
+    numbered_checkpoints,
     put_in_place,
     seal,
     set_aside,
@@ -77,9 +78,11 @@ def test_any_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, name: s
         same = None
     wrong = what_is_wrong(folder)
     if same is not None and wrong is None:  # a bit within white space, or a letter of the name of something else
-        assert set(same) != {"files"} or len(same["files"]) < len(FILES) or "files" in same
+        entries = [(file, entry["bytes"], entry["sha256"]) for file, entry in same["files"].items()]
+        assert len(entries) == len(FILES)
     else:
-        assert name in str(wrong) or name == "manifest.json"
+        assert wrong is not None
+        assert name in wrong or name == "manifest.json"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "trainer_state.json", "a/b", "manifest.json"])
@@ -105,16 +108,47 @@ def test_what_only_a_resume_needs_may_be_gone(tmp_path: Path) -> None:
         (folder / name).unlink()
     assert what_is_wrong(folder) is None
     assert what_is_lacking(folder) == "optimizer.pt, rng_state.pth"
-    bare = a_checkpoint(tmp_path / "checkpoint-6", {"model.safetensors": b"w"})
+    bare = a_checkpoint(tmp_path / "checkpoint-6", {"model.safetensors": b"w", "trainer_state.json": b"{}"})
     assert what_is_lacking(bare) == "optimizer.pt"
 
 
 def test_a_folder_gives_way_to_a_newer_one(tmp_path: Path) -> None:
     """Nothing else is left."""
-    old, new = a_checkpoint(tmp_path / "checkpoint-5"), a_checkpoint(tmp_path / "new", {"model.safetensors": b"newer"})
+    files = {"model.safetensors": b"newer", "trainer_state.json": b"{}"}
+    old, new = a_checkpoint(tmp_path / "checkpoint-5"), a_checkpoint(tmp_path / "new", files)
     put_in_place(new, old)
-    assert set(files_of(tmp_path)) == {"checkpoint-5/model.safetensors", "checkpoint-5/manifest.json"}
+    assert set(files_of(tmp_path)) == {f"checkpoint-5/{name}" for name in (*files, "manifest.json")}
     assert what_is_wrong(old) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "added", "wrong"),
+    [
+        ({}, {}, "names no weights"),
+        ({"model.safetensors": b"w"}, {}, "names no trainer_state.json"),
+        (FILES, {"rng_state.pth": b"r"}, "rng_state.pth is none of the files that were written"),
+        (FILES, {"training_args.bin": b"a"}, None),
+    ],
+)
+def test_a_manifest_names_what_a_checkpoint_needs(
+    tmp_path: Path, files: dict[str, bytes], added: dict[str, bytes], wrong: str | None
+) -> None:
+    """An empty one is none, and a pickle that came later, which a resume would read, is noticed."""
+    (tmp_path / "checkpoint-5").mkdir()
+    folder = a_checkpoint(tmp_path / "checkpoint-5", files)
+    for name, content in added.items():
+        (folder / name).write_bytes(content)
+    found = what_is_wrong(folder)
+    assert found is None if wrong is None else wrong in str(found)
+
+
+def test_folders_of_other_names_are_no_checkpoints(tmp_path: Path) -> None:
+    """What a user calls checkpoint-best is left alone, and counts for nothing; a dangling link is not written over."""
+    for name in ("checkpoint-best", "checkpoint-9", "checkpoint-10", "checkpoint-1x"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in numbered_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
+    (tmp_path / "broken-checkpoint-9").symlink_to(tmp_path / "nowhere")
+    assert set_aside(tmp_path / "checkpoint-9").name == "broken-checkpoint-9-2"
 
 
 def test_a_text_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,23 @@ def test_without_restarts_all_end_soon(launch: Callable[..., Launch], undisturbe
         same_end(run, undisturbed)
 
 
+@pytest.mark.parametrize(("stop", "saved"), [("1-stop-4", 5), ("0-stop-12", 12)])
+def test_a_stop_of_one_process_stops_all(
+    launch: Callable[..., Launch], undisturbed: Path, stop: str, saved: int
+) -> None:
+    """Behind the same step, which is saved, though one alone was told; also in the last. Then it ends as it should."""
+    made = launch(stop)
+    done = made(TORCHRUN)
+    run = made.folder / "run"
+    assert done.returncode != 0
+    assert list(made.died) == [stop]
+    assert f"saved {run}/checkpoint-{saved}" in done.stderr
+    assert what_is_wrong(run / f"checkpoint-{saved}") is None
+    assert not (run / "all_results.json").exists()
+    assert made(TORCHRUN).returncode == 0
+    same_end(run, undisturbed)
+
+
 @pytest.mark.parametrize("step", [2, 7])
 def test_a_killed_data_worker(
     call: Callable[..., Call],  # noqa: F811

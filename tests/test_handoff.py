@@ -184,6 +184,7 @@ def test_a_run_that_has_not_finished_is_no_checkpoint(checkpoint_copy: Path) -> 
 
 def test_a_runs_checkpoint_is_verified(checkpoint_copy: Path) -> None:
     """A checkpoint-N may be started from, and one byte of it that is another is refused before any model loads."""
+    (checkpoint_copy / "trainer_state.json").write_text("{}", encoding="utf-8")
     seal(checkpoint_copy)
     open_checkpoint(str(checkpoint_copy))
     weights = bytearray((checkpoint_copy / "model.safetensors").read_bytes())

@@ -259,7 +259,7 @@ BAD_CALLS = {
     ),
     "an output with foreign files": BadCall(foreign_files, ["out", "holds no run", "--output_dir"]),
     "other shares than it began with": BadCall(
-        lambda call: begun(call, fractions=["25", "100"]), ["out", "fractions [50.0, 100.0] → [25.0, 100.0]"]
+        lambda call: begun(call, fractions=["25", "100"]), ["out", "fractions [50, 100] → [25, 100]"]
     ),
     "other seeds than it began with": BadCall(lambda call: begun(call, seeds=["0"]), ["out", "seeds [0, 1] → [0]"]),
     "another score than it began with": BadCall(lambda call: begun(call, score=["accuracy"]), ["out", "accuracy"]),

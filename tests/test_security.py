@@ -180,14 +180,12 @@ def test_a_run_with_a_changed_checkpoint_begins_anew(
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("file", [*RESUMED, "pytorch_model.bin"])
+@pytest.mark.parametrize("file", RESUMED)
 def test_a_checkpoint_that_was_sealed_anew_runs_nothing(
     file: str, form: str, cut_run: Path, marker: Path, tiny_folder: Path, data_folder: Path
 ) -> None:
     """Whoever can write the folder can write its manifest: torch's restricted unpickler is reached, and refuses."""
     checkpoint = cut_run / "checkpoint-1"
-    if file == "pytorch_model.bin":
-        (checkpoint / "model.safetensors").unlink()
     FORMS[form](Touch(marker), checkpoint / file)
     (checkpoint / "manifest.json").unlink()
     seal(checkpoint)
@@ -204,6 +202,17 @@ def test_a_checkpoint_that_was_sealed_anew_runs_nothing(
             run_sentiment.main(run_call(tiny_folder, data_folder, cut_run))
     assert loaded[-1] == file  # it came so far, and no further
     assert not (cut_run / "all_results.json").exists()
+
+
+def test_pickled_weights_are_no_checkpoints(cut_run: Path, marker: Path) -> None:
+    """Sealed anew in place of the safetensors, they are set aside unread."""
+    checkpoint = cut_run / "checkpoint-1"
+    (checkpoint / "model.safetensors").unlink()
+    FORMS["zip"](Touch(marker), checkpoint / "pytorch_model.bin")
+    (checkpoint / "manifest.json").unlink()
+    seal(checkpoint)
+    assert find_checkpoint(cut_run) is None
+    assert (cut_run / "broken-checkpoint-1").is_dir()
 
 
 def test_arguments_that_are_a_pickle_are_not_read(
@@ -309,7 +318,7 @@ def test_the_question_would_come(checkpoint_copy: Path, marker: Path) -> None:
         ("adapter_config.json", {"base_model_name_or_path": "evil/base", "peft_type": "LORA"}, "adapter"),
         ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized"),
         ("tokenizer_config.json", {"tokenizer_class": "RagTokenizer"}, "tokenizer"),
-        ("lineage.json", {}, "lineage.json is not a JSON object"),
+        ("lineage.json", {}, "lineage.json is not a lineage"),
     ],
 )
 def test_what_is_no_plain_checkpoint_is_refused(
@@ -547,7 +556,11 @@ def test_no_template_switches_escaping_off() -> None:
     templates = sorted((REPOSITORY / "two_stage").glob("*.jinja"))
     assert templates
     for path in templates:
-        assert not re.search(r"\|\s*safe\b|autoescape\s+false|<script|\bon\w+=", path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if path.name == "demo.html.jinja":  # its one script is its own, known to the browser by its hash
+            assert len(re.findall("<script", text)) == 1
+            text = text.replace("<script", "")
+        assert not re.search(r"\|\s*safe\b|autoescape\s+false|<script|\bon\w+=", text)
 
 
 # --- Secrets ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from accelerate import Accelerator
-from torch.optim import adamw
+from torch.optim import adam
 from transformers import Trainer
 
 import run_ner
@@ -109,8 +109,8 @@ POINTS = {
     "forward of the second of two": Point(run_ner.NerTrainer, "compute_loss", 4, 2, "ner", signal.SIGINT),
     "forward of the very first": Point(run_ner.NerTrainer, "compute_loss", 1, 1, "ner"),
     "backward": Point(Accelerator, "backward", 16, 2, "pretraining"),  # twelve times in steps that are timed
-    "within the optimizer's step": Point(adamw, "adamw", 2, 2, "ner"),
-    "behind the optimizer's step": Point(adamw, "adamw", 2, 2, "sentiment", signal.SIGINT, True),
+    "within the optimizer's step": Point(adam, "adam", 6, 2, "ner"),
+    "behind the optimizer's step": Point(adam, "adam", 6, 2, "sentiment", signal.SIGINT, True),
     "between steps": Point(ExactCallback, "on_step_end", 1, 2, is_behind=True),
     "last step of an epoch": Point(run_sentiment.SentimentTrainer, "compute_loss", 6, 3),
     "behind the last step of an epoch": Point(ExactCallback, "on_step_end", 3, 3, is_behind=True),

@@ -23,7 +23,12 @@ UNFINISHED = ".unfinished"  # in a run's folder: where checkpoints are written
 NUMBERED = re.compile(r"checkpoint-(\d+)")
 OPTIMIZER = ("optimizer", "global_step")  # how the names begin of what Trainer, FSDP and DeepSpeed keep of it
 RESUME_ONLY = re.compile(r"(optimizer|scheduler|scaler|rng_state).*\.(pt|pth)")  # without which weights remain whole
+NEEDED = {  # by Trainer alone, FSDP or DeepSpeed
+    "weights": re.compile(r"model.*\.safetensors|(pytorch_model_fsdp|global_step).*"),
+    "trainer_state.json": re.compile(r"trainer_state\.json"),
+}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 class FoundCheckpoint(NamedTuple):
@@ -108,7 +113,8 @@ def told_if_unwritten(folder: Path, intact: str) -> Iterator[None]:
         text = " ".join(str(error).split())
         is_full = getattr(error, "errno", None) in FULL or re.search("No space left|Disk quota|File too large", text)
         # what torch.save says when its writer cannot write on
-        if not isinstance(error, OSError) and not is_full and not re.search("inline_container|StreamWriter", text):
+        is_ours = type(error).__module__ == "builtins" and getattr(error, "errno", None) in UNWRITABLE  # no network's
+        if not is_ours and not is_full and not re.search("inline_container|StreamWriter", text):
             raise
         there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         cause = getattr(error, "strerror", None) or ("No space left on device" if is_full else text[:120])
@@ -156,8 +162,13 @@ def what_is_wrong(folder: Path) -> str | None:
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
     except FileNotFoundError:
         return f"has no {MANIFEST}, so it was not written to its end"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"its {MANIFEST} is broken"
+    for what, names in NEEDED.items():
+        if not any(names.fullmatch(name) for name in expected):
+            return f"its {MANIFEST} names no {what}"
+    if added := [name for name in files_below(folder) if RESUME_ONLY.fullmatch(name) and name not in expected]:
+        return f"{added[0]} is none of the files that were written"
     for name, (size, digest) in expected.items():
         path = folder / name
         if not path.is_file():
@@ -177,6 +188,12 @@ def what_is_lacking(folder: Path) -> str:
     return ", ".join(missing)
 
 
+def numbered_checkpoints(folder: Path) -> list[Path]:
+    """The folders in a run's folder that are named as checkpoints, good or not, by their steps."""
+    found = {path: NUMBERED.fullmatch(path.name) for path in folder.glob("checkpoint-*") if path.is_dir()}
+    return sorted((path for path in found if found[path]), key=lambda path: int(path.name.split("-")[1]))
+
+
 def find_checkpoint(folder: Path) -> FoundCheckpoint | None:
     """The newest good checkpoint of a run; broken ones that are newer are set aside, and what was half done goes away.
 
@@ -189,8 +206,8 @@ def find_checkpoint(folder: Path) -> FoundCheckpoint | None:
         None where there is no good one.
     """
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-    numbered = {int(found[1]): path for path in folder.iterdir() if (found := NUMBERED.fullmatch(path.name))}
-    for _, checkpoint in sorted(numbered.items(), reverse=True):
+    numbered = numbered_checkpoints(folder)
+    for checkpoint in reversed(numbered):
         wrong = what_is_wrong(checkpoint)
         if wrong is None:
             return FoundCheckpoint(checkpoint, what_is_lacking(checkpoint))
@@ -203,6 +220,6 @@ def find_checkpoint(folder: Path) -> FoundCheckpoint | None:
 def set_aside(checkpoint: Path) -> Path:
     """Rename a broken checkpoint to a name that no run takes for one and that nothing has yet; returns it."""
     number = 1
-    while (aside := checkpoint.with_name(f"broken-{checkpoint.name}" + (f"-{number}" if number > 1 else ""))).exists():
+    while os.path.lexists(aside := checkpoint.with_name(f"broken-{checkpoint.name}" + f"-{number}" * (number > 1))):
         number += 1
     return checkpoint.rename(aside)

@@ -121,7 +121,7 @@ def run_script(main: Callable[[list[str]], object]) -> NoReturn:
         sys.exit(2)
     except Exception as error:
         # a job's other processes were told to stop as well, and what needed them broke off
-        if STOPS.asked and not isinstance(error, Failure):
+        if STOPS.asked and not debug and not isinstance(error, Failure):
             end_stopped(script, Stopped(STOPS.asked))
         line = str(error) if isinstance(error, Failure) else told_failure(error)
         if debug or line is None:

@@ -81,6 +81,12 @@ class Checkpoint:
         """The SHA-256 of the weights' file, as it stands when it is first asked for."""
         return file_sha256(self.weights) if self.weights else None
 
+    @property
+    def config_sha256(self) -> str:
+        """The SHA-256 of the config as it is now, whatever version of transformers wrote it."""
+        fields = self.config.to_dict() | {"transformers_version": None}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
+
     def check_length(self, max_length: int) -> None:
         """Refuse rows longer than the model's positions, or too short to hold a token between the special ones."""
         limit = self.config.max_position_embeddings
@@ -121,18 +127,29 @@ def open_checkpoint(name: str | None) -> Checkpoint:
     try:
         fields = json.loads(config_file.read_text(encoding="utf-8"))
         model_type = fields.pop("model_type", None)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise Refusal(f"checkpoint {name}: config.json is not a JSON object: {error}") from error
     if model_type not in MODEL_TYPES:
         raise Refusal(f"checkpoint {name}: its config.json says model_type {model_type}; only bert will do")
     if "quantization_config" in fields:
         raise Refusal(f"checkpoint {name}: its weights are quantized, and such cannot be trained; take the full ones")
-    config = BertConfig.from_dict({key: value for key, value in fields.items() if key not in NAMES_CODE})
+    config = _make_config(name, {key: value for key, value in fields.items() if key not in NAMES_CODE})
     if config.is_decoder:
         raise Refusal(f"checkpoint {name}: is a decoder (is_decoder in its config.json); only an encoder will do")
     checkpoint = Checkpoint(name, config, _open_tokenizer(name, config), _open_weights(name), _open_lineage(name))
     _check_lineage(checkpoint)
     return checkpoint
+
+
+def _make_config(name: str, fields: dict[str, Any]) -> BertConfig:
+    """The config that a checkpoint's fields make."""
+    try:
+        config = BertConfig.from_dict(fields)
+    except Exception as error:  # whatever a field of a wrong type makes it raise
+        raise Refusal(f"checkpoint {name}: config.json makes no BERT: {_one_line(error)}; copy it anew") from error
+    if not isinstance(config.architectures, list | None):
+        raise Refusal(f"checkpoint {name}: config.json makes no BERT: architectures is no list; copy it anew")
+    return config
 
 
 def _check_finished(folder: Path) -> None:
@@ -191,11 +208,23 @@ def _open_lineage(name: str) -> dict[str, Any] | None:
     lineage_file = _checkpoint_file(name, LINEAGE)
     try:
         lineage = json.loads(lineage_file.read_text(encoding="utf-8")) if lineage_file else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refusal(f"checkpoint {name}: {LINEAGE} is not JSON: {_one_line(error)}; copy it anew") from error
-    if not isinstance(lineage, dict | None):
-        raise Refusal(f"checkpoint {name}: {LINEAGE} is not a JSON object; copy it anew")
+    if not _is_lineage(lineage):
+        raise Refusal(f"checkpoint {name}: {LINEAGE} is not a lineage as a run writes it; copy it anew")
     return lineage
+
+
+def _is_lineage(lineage: Any) -> bool:
+    """Whether this, and all that it came from, has the form that `trace_lineage` gives; None is the chain's end."""
+    while isinstance(lineage, dict):
+        made_from, data = lineage.get("checkpoint", {}), lineage.get("data", {})
+        if not (isinstance(made_from, dict) and isinstance(data, dict) and isinstance(lineage.get("script", ""), str)):
+            return False
+        if not all(isinstance(files, dict) for files in data.values()):
+            return False
+        lineage = made_from.get("lineage")
+    return lineage is None
 
 
 @contextmanager
@@ -396,7 +425,12 @@ def _pooler_hint(missing: list[str]) -> str:
 
 
 def trace_lineage(
-    script: str, checkpoint: Checkpoint, data: dict[str, list[str] | None], formats: tuple[str, ...], rows_a_step: int
+    script: str,
+    checkpoint: Checkpoint,
+    data: dict[str, list[str] | None],
+    formats: tuple[str, ...],
+    rows_a_step: int,
+    precision: str = "fp32",
 ) -> dict[str, Any]:
     """What a run is about to be made from, with hashes taken before any of it is read.
 
@@ -405,7 +439,8 @@ def trace_lineage(
         checkpoint: what the run starts from; its own lineage is kept inside, so the chain is whole.
         data: flag → files, or None where the flag was not given.
         formats: the endings that the script reads.
-        rows_a_step: of all processes; a run can only be gone on with at the same.
+        rows_a_step: of all processes; a run can only be gone on with at the same,
+        precision: and in the same.
 
     Returns:
         The content of lineage.json, but for `weights_sha256`, which the end of the run adds.
@@ -421,10 +456,13 @@ def trace_lineage(
         "checkpoint": {
             "name": redacted(checkpoint.name),
             "weights_sha256": checkpoint.weights_sha256,
+            "config_sha256": checkpoint.config_sha256,
+            "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
             "lineage": checkpoint.lineage,
         },
         "data": {flag: {redacted(path): file_sha256(path) for path in files} for flag, files in given.items()},
         "rows_a_step": rows_a_step,
+        "precision": precision,
         "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
         "versions": {package: version(package) for package in PACKAGES},
         "commit": _commit(),
@@ -444,8 +482,9 @@ def check_unseen(lineage: dict[str, Any], allow: bool) -> None:
     seen: dict[str, str] = {}
     ancestor = lineage["checkpoint"]["lineage"]
     while ancestor:
-        seen |= dict.fromkeys(ancestor["data"].get("train_file", {}).values(), ancestor["script"])
-        ancestor = ancestor["checkpoint"]["lineage"]
+        files = ancestor.get("data", {}).get("train_file", {})
+        seen |= dict.fromkeys(files.values(), ancestor.get("script", "an earlier run"))
+        ancestor = ancestor.get("checkpoint", {}).get("lineage")
     for flag in ("validation_file", "test_file"):
         for path, digest in lineage["data"].get(flag, {}).items():
             if digest in seen and file_format(path) != "txt":  # of plain text nothing is scored

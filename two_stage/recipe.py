@@ -197,7 +197,7 @@ def read_recipe(path: str) -> dict[str, Any]:
         recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         raise Refusal(f"{path}: {error.strerror}; give --recipe a YAML file, such as one under recipes/") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(f"{path}: not YAML: {_spoken_fault(error)}") from error
     if not isinstance(recipe, dict):
         raise Refusal(f"{path}: a recipe is lines of `flag: value`, this is a {type(recipe).__name__}")
@@ -227,9 +227,10 @@ def recipe_flags(path: str, parser: FlagParser) -> list[str]:
             raise Refusal(f"{path}: key {key} has no value; leave the line out to take the default")
         if isinstance(value, list):
             for item in value:
-                is_flag = re.match(r"-\S+$", str(item)) and not NEGATIVE_NUMBER.match(str(item))
+                is_flag = isinstance(item, str) and re.match(r"-\S+$", item) and not NEGATIVE_NUMBER.match(item)
                 if not isinstance(item, str) or is_flag:
-                    raise Refusal(f"{path}: key {key} holds {item!r}; its items must be words, and none like a flag")
+                    held = repr(item[:60]) if isinstance(item, str) else f"a {type(item).__name__}"
+                    raise Refusal(f"{path}: key {key} holds {held}; its items must be words, and none like a flag")
             flags += [f"--{key}", *value]
         else:
             flags.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")

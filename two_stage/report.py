@@ -166,9 +166,10 @@ def finish_run(
             trainer.save_model(str(run.folder))
         if trainer.is_world_process_zero():
             write_folder(trainer, run, lineage, scores, card, findings)
-            print(f"\n{summary_table([run.folder])}\n")
     trainer.accelerator.wait_for_everyone()
     unlock_folder(run.folder)
+    if trainer.is_world_process_zero():
+        print(f"\n{summary_table([run.folder])}\n")
 
 
 def write_folder(

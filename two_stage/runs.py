@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any, TypeVar
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from two_stage.checkpoints import find_checkpoint, write_whole
-from two_stage.exits import Refusal, say
+from two_stage.checkpoints import find_checkpoint, numbered_checkpoints, write_whole
+from two_stage.exits import Failure, Refusal, say
 from two_stage.locks import HELD, lock_folder, unlock_folder
 from two_stage.recipe import read_recipe, recipe_text
 from two_stage.redaction import redacted_values
@@ -22,6 +23,7 @@ RESULTS, RECIPE, LINEAGE = "all_results.json", "recipe.yaml", "lineage.json"
 # settings that cannot change what a run makes
 HARMLESS = {"output_dir", "use_cpu", "dataloader_num_workers", "preprocessing_workers", "report_to", "disable_tqdm"}
 HARMLESS |= {"workers", "keep_models"}
+BEGINNING = {LINEAGE, f".{LINEAGE}", f".{RECIPE}"}  # all that a run has that was killed as it began
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ def told_to_all(look: Callable[[], T]) -> T:
             found = [look()]
         except Refusal as refusal:
             found = [refusal]
-    if isinstance(answer := broadcast_object_list(found)[0], Refusal):
+        except Exception as error:  # the others must not wait for what never comes
+            broadcast_object_list([Failure(f"the first process failed: {error}")])
+            raise
+    if isinstance(answer := broadcast_object_list(found)[0], Refusal | Failure):
         raise answer
     return answer
 
@@ -86,6 +91,9 @@ def _look(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], has_par
     if not folder.exists() or not any(folder.iterdir()):
         return Run(folder)
     if not (folder / RECIPE).is_file():
+        if {path.name for path in folder.iterdir()} <= BEGINNING:
+            lock_folder(folder)
+            return Run(folder)
         raise Refusal(f"{folder}: is not empty and holds no run; give another --output_dir")
     if not (folder / RESULTS).exists():
         lock_folder(folder, waits=has_parts)  # a killed caller's runs may still be at work on its parts
@@ -95,7 +103,7 @@ def _look(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], has_par
         if changes:
             raise Refusal(f"{folder}: {changes[0]}; give another --output_dir")
         return Run(folder, scores=_finished_scores(folder / RESULTS))
-    is_begun = has_parts or any(folder.glob("checkpoint-*"))
+    is_begun = has_parts or bool(numbered_checkpoints(folder))
     override = "" if has_parts else ", or go on with it all the same by --resume_anyway"
     if changes and is_begun and not resume_anyway:
         raise Refusal(f"{folder}: {changes[0]}; give another --output_dir{override}")
@@ -113,14 +121,20 @@ def _look(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], has_par
 
 
 def _check_place(folder: Path) -> None:
-    """Refuse a place where no folder can be made or written to."""
-    if folder.exists() and not folder.is_dir():
-        raise Refusal(f"{folder}: is a file; give --output_dir a folder")
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not os.access(there, os.W_OK):
-        raise Refusal(f"{folder}: no right to write in {there}; give another --output_dir")
-    if under := [str(parent) for parent in folder.parents if parent.is_file()]:
-        raise Refusal(f"{folder}: {under[0]} is a file; give --output_dir another folder")
+    """Refuse a place where no folder can be made, read or written to."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise Refusal(f"{folder}: is a file; give --output_dir a folder")
+        if folder.is_symlink() and not folder.exists():
+            raise Refusal(f"{folder}: is a link that leads nowhere; give another --output_dir")
+        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise Refusal(f"{folder}: no right to read and write in {there}; give another --output_dir")
+        if under := [str(parent) for parent in folder.parents if parent.is_file()]:
+            raise Refusal(f"{folder}: {under[0]} is a file; give --output_dir another folder")
+    except OSError as error:  # a name too long, a link in a circle
+        shown = f"{str(folder)[:60]}…" if len(str(folder)) > 200 else folder
+        raise Refusal(f"{shown}: can be no folder ({error.strerror}); give another --output_dir") from error
 
 
 def _changes(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], resuming: bool) -> list[str]:
@@ -136,9 +150,12 @@ def _changes(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], resu
 def _finished_scores(results: Path) -> dict[str, float]:
     """The scores of a finished run."""
     try:
-        return json.loads(results.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        scores = json.loads(results.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise Refusal(f"{results}: broken ({error}); remove it, and the run is finished anew") from error
+    if not isinstance(scores, dict):
+        raise Refusal(f"{results}: broken (no object of scores); remove it, and the run is finished anew")
+    return scores
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -153,9 +170,11 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
 def _spoken(value: Any) -> str:
     """A setting as text that is the same whether it was read from a file or typed: 5.0e-05 and 5e-5 are 5e-05."""
     if isinstance(value, list):
-        return "[" + ", ".join(map(str, value)) + "]"
+        return "[" + ", ".join(map(_spoken, value)) + "]"
     if str(value).lower() in ("true", "false"):
         return str(value).lower()
+    if re.fullmatch(r"0\d+", str(value)):  # a name, as of a column
+        return str(value)
     try:
         return f"{float(value):.17g}" if float(f"{float(value):g}") != float(value) else f"{float(value):g}"
     except ValueError:
@@ -172,9 +191,13 @@ def changed_inputs(lineage_file: Path, now: dict[str, Any], resuming: bool) -> s
                     return f"{path} changed"
         if before["checkpoint"]["weights_sha256"] != now["checkpoint"]["weights_sha256"]:
             return f"the weights of {now['checkpoint']['name']} changed"
-        if resuming and before["rows_a_step"] != now["rows_a_step"]:
-            return f"rows a step changed from {before['rows_a_step']} to {now['rows_a_step']}"
-    except (OSError, ValueError, KeyError):
+        for key, spoken in (("tokenizer_sha256", "the tokenizer"), ("config_sha256", "the config.json")):
+            if before["checkpoint"].get(key) != now["checkpoint"].get(key):
+                return f"{spoken} of {now['checkpoint']['name']} changed"
+        for key, spoken in (("rows_a_step", "rows a step"), ("precision", "precision")):
+            if resuming and before[key] != now[key]:
+                return f"{spoken} changed from {before[key]} to {now[key]}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{lineage_file} was lost or changed"
     return None
 
@@ -213,13 +236,22 @@ def _begin(run: Run, recipe: dict[str, Any], lineage: dict[str, Any]) -> None:
         if not is_ours and any(folder.iterdir()):
             unlock_folder(folder)
             raise Refusal(f"{folder}: another run was begun there meanwhile; run the same command again to see")
-        before = json.loads((folder / LINEAGE).read_text(encoding="utf-8")) if run.changes else {}
+        before = _written_lineage(folder) if run.changes else {}
         if changes := [*before.get("changes", []), *run.changes]:
             lineage["changes"] = changes
         write_lineage(folder, lineage)
         write_whole(folder / RECIPE, recipe_text(recipe, lineage["script"], folder))
     except OSError as error:
         raise Refusal(f"{folder}: cannot be written to ({error.strerror}); give another --output_dir") from error
+
+
+def _written_lineage(folder: Path) -> dict[str, Any]:
+    """The lineage that stands in a run's folder; nothing where it was lost or broken."""
+    try:
+        lineage = json.loads((folder / LINEAGE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return lineage if isinstance(lineage, dict) else {}
 
 
 def left_as_it_is(run: Run) -> dict[str, float]:

@@ -38,7 +38,7 @@ def check_seeds(seeds: list[int], output_dir: str) -> None:
     if len(set(seeds)) < len(seeds):
         raise Refusal(f"--seeds {' '.join(map(str, seeds))}: each must be there once")
     folder = Path(output_dir)
-    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    there = sorted(path.name for path in folder.glob("[!.]*")) if folder.is_dir() else []
     if others := [name for name in there if name != SEEDS and not re.fullmatch(r"seed-\d+", name)]:
         raise Refusal(f"{folder}: holds {others[0]}, which is no seed's folder; give another --output_dir")
     if left_out := [name for name in there if name not in {SEEDS, *(f"seed-{seed}" for seed in seeds)}]:

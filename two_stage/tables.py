@@ -18,6 +18,7 @@ import shutil
 import stat
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -251,7 +252,7 @@ def _json_object(pairs: list[tuple[str, Any]]) -> Row:
     """A JSON object; of a key that is there twice the json module would drop the first value without a word."""
     row = dict(pairs)
     if len(row) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice[:60]!r} is there twice")
     return row
 

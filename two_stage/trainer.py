@@ -27,15 +27,22 @@ from transformers.trainer_callback import ExportableState, PrinterCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, rotate_checkpoints
 
 from two_stage.batches import EpochSampler
-from two_stage.checkpoints import UNFINISHED, check_space, put_in_place, seal, told_if_unwritten
+from two_stage.checkpoints import (
+    UNFINISHED,
+    check_space,
+    numbered_checkpoints,
+    put_in_place,
+    seal,
+    told_if_unwritten,
+    what_is_wrong,
+)
 from two_stage.exits import STOPS, Failure, Refusal, Stopped, outlive_one_stop, say
 from two_stage.layers import UnfreezingCallback, freeze_layers, parameter_groups, spoken_groups
 from two_stage.runs import told_to_all
-from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, arguments_aside
+from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, arguments_aside, planned_steps
 
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
 TIMED_STEPS = 6  # the first warms up and has no time
-POOL_STEPS = 50  # rows are sorted by length within pools of 50 steps: little padding, and still a random order
 if not hasattr(Trainer, "loss_is_scaled_for_ga"):  # older ones would divide the gradient once more, in silence
     raise ImportError("transformers 5.23 or newer is needed: pip install -r requirements.txt")
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -51,6 +58,7 @@ class ExactCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take up the sums behind the logged losses where the run before left them."""
         self.trainer.take_up_losses()
+        self.trainer.find_best_checkpoint()
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Set the epoch; accelerate's own `set_epoch` does not reach the sampler after a resume in mid-epoch."""
@@ -184,6 +192,7 @@ class ExactTrainer(Trainer):
             told_to_all(self.check_space)
             with STOPS.heeded_at_step_end() if self.args.save_strategy != SaveStrategy.NO else nullcontext():
                 scores = self.train(resume_from_checkpoint=checkpoint).metrics
+                self.stop_if_asked()
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
             scores["train_tokens_per_second"] = tokens / max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
         if self.train_dataset is not None and self.args.include_num_input_tokens_seen == "non_padding":
@@ -201,10 +210,40 @@ class ExactTrainer(Trainer):
         It then becomes this trainer's state.
         """
         state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        if state.global_step < state.max_steps:
+        planned = state.max_steps if self.is_streaming else planned_steps(len(self.train_dataset), self.args)
+        if state.global_step < max(state.max_steps, planned):
             return False
         self.state = state
+        self.find_best_checkpoint()
         return True
+
+    def stop_if_asked(self) -> None:
+        """Stop behind the last step, whose checkpoint is written, if any process was asked to since.
+
+        Raises:
+            Stopped: as it was asked for.
+        """
+        asked = torch.tensor(STOPS.asked, device=self.args.device)
+        if self.accelerator.reduce(asked, "sum").item():
+            raise Stopped(STOPS.asked or STOP_BY_OTHERS, self.last_checkpoint() or "")
+
+    def find_best_checkpoint(self) -> None:
+        """Where the best checkpoint lies now, if the run's folder was moved since."""
+        if self.state.best_model_checkpoint:
+            self.state.best_model_checkpoint = str(
+                Path(self.args.output_dir, Path(self.state.best_model_checkpoint).name)
+            )
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint's weights, if it is as it was written.
+
+        Raises:
+            Failure: it is not, or is gone; stock Trainer would go on with the last weights.
+        """
+        best = Path(self.state.best_model_checkpoint or "")
+        if wrong := what_is_wrong(best):
+            raise Failure(f"{best}: the best checkpoint {wrong}, so it cannot be loaded; the last one is intact")
+        super()._load_best_model()
 
     def count_items(self, batch: dict[str, Tensor]) -> Tensor:
         """How many items of each kind a batch's loss is a mean over: shape (kinds,)."""
@@ -289,7 +328,9 @@ class ExactTrainer(Trainer):
         """A loader of its own for every data set: with lasting workers Trainer would keep the first one for all."""
         lasting, self.args.dataloader_persistent_workers = self.args.dataloader_persistent_workers, False
         try:
-            return super().get_eval_dataloader(eval_dataset)
+            loader = super().get_eval_dataloader(eval_dataset)
+            loader.worker_init_fn = outlive_one_stop
+            return loader
         finally:
             self.args.dataloader_persistent_workers = lasting
 
@@ -407,8 +448,8 @@ class ExactTrainer(Trainer):
 
     def last_checkpoint(self) -> str | None:
         """The newest checkpoint of this run."""
-        found = [path for path in Path(self.args.output_dir).glob("checkpoint-*") if path.is_dir()]
-        return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
+        found = numbered_checkpoints(Path(self.args.output_dir))
+        return str(found[-1]) if found else None
 
     def _get_output_dir(self, trial: Any = None) -> str:
         """Where Trainer saves: aside, while a checkpoint is written."""

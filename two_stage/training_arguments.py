@@ -73,7 +73,8 @@ class ExactTrainingArguments(TrainingArguments):
         check_range(self, 0, 1, "layer_decay")
         check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
         check_range(self, 1, math.inf, "gradient_accumulation_steps")
-        check_range(self, 0, math.inf, "freeze_layers")
+        check_range(self, 0, math.inf, "freeze_layers", "max_grad_norm", "warmup_steps")
+        check_range(self, 0, math.inf, "learning_rate", "head_learning_rate", "weight_decay")  # nor nan
         check_range(self, 0, 2**32 - 1, "seed", "data_seed")
         if self.metric_for_best_model and getattr(self, "greater_is_better", None) is None:
             # transformers knows no more than "loss"
@@ -98,6 +99,11 @@ class ExactTrainingArguments(TrainingArguments):
         name = (self.metric_for_best_model or "loss").removeprefix("eval_")
         if name not in scores:
             raise Refusal(f"--metric_for_best_model {name}: is none of {', '.join(scores)}")
+
+    @property
+    def resolved_precision(self) -> str:
+        """What `auto` came to on this machine."""
+        return "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"
 
     @property
     def rows_a_step(self) -> int:
