@@ -10,66 +10,16 @@ BertForPreTraining learns to name them and to tell the pairs apart. Stage two (r
 encoder and its pooler from the folder that this leaves.
 """
 
-import copy
-import hashlib
-import json
 import math
-import random
-import shutil
-import time
-from array import array
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import (
-    BertForPreTraining,
-    DataCollatorForLanguageModeling,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
-from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
-from transformers.trainer_utils import SchedulerType
 
-from two_stage.batches import EpochSampler, pad_rows
-from two_stage.checkpoints import put_in_place, told_if_unwritten, write_whole
-from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
-from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
 from two_stage.exits import Refusal, run_script, say
-from two_stage.handoff import (
-    WEIGHTS,
-    Checkpoint,
-    SavedAsStock,
-    load_model,
-    new_tensors,
-    open_checkpoint,
-    tokenizer_sha256,
-    trace_lineage,
-)
-from two_stage.layers import check_freezing
-from two_stage.recipe import check_range, parse_flags
+from two_stage.recipe import check_range, help_if_asked, parse_flags
 from two_stage.report import Card, finish_run
-from two_stage.runs import Run, begin_run, left_as_it_is, open_run, write_lineage
-from two_stage.scores import PretrainingScores
-from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
-from two_stage.streaming import StreamedRows
-from two_stage.tables import check_files, file_sha256
-from two_stage.trainer import ExactTrainer, time_steps
 from two_stage.training_arguments import ExactTrainingArguments, arguments_aside, planned_steps
-from two_stage.vocabulary import extend_embeddings
 
 SCRIPT, QUICKSTART = "run_pretraining.py", "recipes/quickstart/pretraining.yaml"
 CARD = Card(
@@ -180,6 +130,62 @@ class PretrainingArguments(ExactTrainingArguments):
         metadata={"help": "processes that make batches ahead; default 2 beside a GPU"},
     )
 
+
+if __name__ == "__main__":
+    help_if_asked(__doc__, Settings, PretrainingArguments)  # before the imports below, which take seconds
+
+import copy
+import hashlib
+import json
+import random
+import shutil
+import time
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    BertForPreTraining,
+    DataCollatorForLanguageModeling,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
+from transformers.trainer_utils import SchedulerType
+
+from two_stage.batches import EpochSampler, pad_rows
+from two_stage.checkpoints import put_in_place, told_if_unwritten, write_whole
+from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
+from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
+from two_stage.handoff import (
+    WEIGHTS,
+    Checkpoint,
+    SavedAsStock,
+    load_model,
+    new_tensors,
+    open_checkpoint,
+    tokenizer_sha256,
+    trace_lineage,
+)
+from two_stage.layers import check_freezing
+from two_stage.runs import Run, begin_run, left_as_it_is, open_run, write_lineage
+from two_stage.scores import PretrainingScores
+from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
+from two_stage.streaming import StreamedRows
+from two_stage.tables import check_files, file_sha256
+from two_stage.trainer import ExactTrainer, time_steps
+from two_stage.vocabulary import extend_embeddings
 
 # --- Data: documents → sentence pairs → masked batches ----------------------------------------------------------------
 

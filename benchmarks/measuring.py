@@ -1,4 +1,4 @@
-"""What every benchmark needs: this machine in words, its limit, fresh processes, variants by turns, a table and JSON."""
+"""What every benchmark needs: this machine and its limit, fresh processes, variants by turns, a table and JSON."""
 
 import json
 import os
@@ -167,9 +167,7 @@ def in_fresh_process(file: str, function: str, *arguments: Any) -> Any:
     )
     paths = os.pathsep.join([str(FOLDER), str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-c", code, json.dumps([Path(file).stem, function, arguments])]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{Path(file).stem}.{function}{arguments}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

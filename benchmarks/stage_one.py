@@ -4,9 +4,9 @@
     python benchmarks/stage_one.py --length 512 --rows 8
     python benchmarks/stage_one.py --shape bert-base --length 128 512 --rows 64 16    # on a GPU, in bf16 by itself
 
-All variants see the same sentence pairs of made-up documents, nearly all as long as a row. *ours* is run_pretraining.py's
-trainer, collator and head; *bare* is the same model on batches made beforehand, in a loop with nothing around it;
-*stock* is Trainer, DataCollatorForLanguageModeling and the head over all positions, as transformers' run_mlm.py has
+All variants see the same sentence pairs of made-up documents, nearly all as long as a row. *ours* is the trainer,
+collator and head of run_pretraining.py; *bare* is the same model on batches made beforehand, in a loop with nothing
+around it; *stock* is Trainer, DataCollatorForLanguageModeling and the head over all positions, as transformers' run_mlm.py has
 them; *padded to 512* is the plain loop that tutorials show, the head over all positions.
 """
 
@@ -68,7 +68,7 @@ class Setting(NamedTuple):
 
 
 def made_up_pairs(setting: Setting) -> stage_one.SentencePairs:
-    """Pairs of documents of some 12 rows of tokens each, sentences of 10 to 40 tokens; one in 12 ends short of a row."""
+    """Pairs of documents of some 12 rows of tokens each, sentences of 10 to 40 tokens."""
     rng = np.random.default_rng(0)
     wanted = setting.rows * (setting.steps + 4) * setting.length
     rows = []
@@ -96,7 +96,7 @@ class StockRows(torch.utils.data.Dataset):
         return {name: pair[name] for name in ("input_ids", "token_type_ids", "next_sentence_label")}
 
 
-# --- Variants: each returns the seconds of its steps --------------------------------------------------------------------
+# --- Variants: each returns the seconds of its steps ------------------------------------------------------------------
 
 
 def ours(setting: Setting) -> list[float]:
@@ -211,7 +211,7 @@ def step_memory(variant: str, *setting: Any) -> dict[str, float]:
     return peak_memory(partial(VARIANTS[variant], Setting(*setting)._replace(steps=1)))
 
 
-# --- The head alone -----------------------------------------------------------------------------------------------------
+# --- The head alone ---------------------------------------------------------------------------------------------------
 
 
 def head_seconds(setting: Setting, is_sparse: bool) -> list[float]:
@@ -240,7 +240,7 @@ def head_memory(is_sparse: bool, *setting: Any) -> dict[str, float]:
     return peak_memory(partial(head_seconds, Setting(*setting)._replace(steps=1), is_sparse))
 
 
-# --- Tables -------------------------------------------------------------------------------------------------------------
+# --- Tables -----------------------------------------------------------------------------------------------------------
 
 
 def step_table(setting: Setting, rounds: int) -> tuple[list[dict[str, Any]], float]:
