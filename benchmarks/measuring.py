@@ -17,6 +17,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone with no install
+
+from two_stage.trainer import StepTimer
+
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parent / "outputs" / "benchmarks"
 SHAPES = {  # layers, width, heads; four widths make a feed-forward layer
@@ -27,6 +31,9 @@ SHAPES = {  # layers, width, heads; four widths make a feed-forward layer
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 PRECISION = torch.bfloat16 if ON_GPU else torch.float32
+# On a machine that others use too, seconds of this process's own work tell more: BENCHMARK_CLOCK=cpu OMP_NUM_THREADS=1
+CLOCK = "cpu" if os.environ.get("BENCHMARK_CLOCK") == "cpu" and not ON_GPU else "wall"
+now = time.process_time if CLOCK == "cpu" else time.perf_counter
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy")
 
 
@@ -76,6 +83,7 @@ def machine() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if ON_GPU else found[1] if found else platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "clock": CLOCK,
         "precision": str(PRECISION).removeprefix("torch."),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
@@ -102,14 +110,23 @@ def product_rate(shape: str = "minilm", tokens: int = 4096, seconds: float = 1.0
     for m, k, n in ((2048, 2048, 2048), (tokens, width, 4 * width), (tokens, 4 * width, width)):
         a, b = (torch.randn(size, device=DEVICE, dtype=PRECISION) for size in ((m, k), (k, n)))
         out = torch.mm(a, b)
-        times, until = [], time.perf_counter() + seconds
-        while time.perf_counter() < until or len(times) < 3:
-            began = time.perf_counter()
+        times, until = [], now() + seconds
+        while now() < until or len(times) < 3:
+            began = now()
             torch.mm(a, b, out=out)
             wait_for_device()
-            times.append(time.perf_counter() - began)
+            times.append(now() - began)
         rates.append(2 * m * k * n / statistics.median(times))
     return max(rates)
+
+
+class StepClock(StepTimer):
+    """Notes when each step ends, by this module's clock."""
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Wait for the device, then look at the clock."""
+        wait_for_device()
+        self.ends.append(now())
 
 
 # --- Ways to measure --------------------------------------------------------------------------------------------------
@@ -204,7 +221,8 @@ def report(name: str, tables: dict[str, list[dict[str, Any]]], **facts: Any) -> 
     here = machine()
     on = ", ".join(f"{key} {value}" for key, value in here["versions"].items())
     print(
-        f"\n{here['device']}, {here['cores']} cores, {here['threads']} threads, {here['precision']}; "
+        f"\n{here['device']}, {here['cores']} cores, {here['threads']} threads, {here['precision']}, "
+        f"{here['clock']} clock; "
         f"Python {here['python']}, {on}"
     )
     print("  ".join(f"{key.replace('_', ' ')}: {spoken(value)}" for key, value in facts.items()))

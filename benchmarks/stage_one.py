@@ -6,14 +6,13 @@
 
 All variants see the same sentence pairs of made-up documents, nearly all as long as a row. *ours* is the trainer,
 collator and head of run_pretraining.py; *bare* is the same model on batches made beforehand, in a loop with nothing
-around it; *stock* is Trainer, DataCollatorForLanguageModeling and the head over all positions, as transformers' run_mlm.py has
-them; *padded to 512* is the plain loop that tutorials show, the head over all positions.
+around it; *stock* is Trainer, DataCollatorForLanguageModeling and the head over all positions, as run_mlm.py of
+transformers has them; *padded to 512* is the plain loop that tutorials show, the head over all positions.
 """
 
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -35,9 +34,11 @@ from measuring import (
     ON_GPU,
     PRECISION,
     SHAPES,
+    StepClock,
     bert_config,
     by_turns,
     in_fresh_process,
+    now,
     open_tokenizer,
     peak_memory,
     product_flops,
@@ -49,7 +50,6 @@ from measuring import (
 import run_pretraining as stage_one
 from two_stage.batches import EpochSampler
 from two_stage.corpus import TOKENS
-from two_stage.trainer import StepTimer
 
 TUTORIAL_LENGTH, TUTORIAL_ROWS = 512, 8
 NO_RUN = {"save_strategy": "no", "eval_strategy": "no", "report_to": [], "disable_tqdm": True, "logging_steps": 50}
@@ -140,7 +140,7 @@ def stock(setting: Setting) -> list[float]:
 
 def trained_seconds(trainer: Trainer) -> list[float]:
     """From the end of a step to the end of the next: data, callbacks and update counted."""
-    timer = StepTimer()
+    timer = StepClock()
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(timer)
     trainer.train()
@@ -165,7 +165,7 @@ def loop_seconds(
         optimizer.step()
         optimizer.zero_grad()
         wait_for_device()
-        ends.append(time.perf_counter())
+        ends.append(now())
     return np.diff(ends).tolist()
 
 
@@ -211,6 +211,13 @@ def step_memory(variant: str, *setting: Any) -> dict[str, float]:
     return peak_memory(partial(VARIANTS[variant], Setting(*setting)._replace(steps=1)))
 
 
+def step_costs(*setting: Any) -> dict[str, Any]:
+    """The seconds of each step of ours, and the peak, for a process of its own."""
+    seconds: list[float] = []
+    found = peak_memory(lambda: seconds.extend(ours(Setting(*setting))))
+    return found | {"seconds": seconds}
+
+
 # --- The head alone ---------------------------------------------------------------------------------------------------
 
 
@@ -223,14 +230,14 @@ def head_seconds(setting: Setting, is_sparse: bool) -> list[float]:
     positions = torch.randperm(tokens, device=DEVICE)[: round(0.15 * tokens)]
     labels = torch.full((tokens,), -100, device=DEVICE)
     labels[positions] = torch.randint(1000, 30_000, (len(positions),), device=DEVICE)
-    ends = [time.perf_counter()]
+    ends = [now()]
     for _ in range(setting.steps + 1):
         with torch.autocast(DEVICE.type, PRECISION, enabled=ON_GPU):
             logits = model.cls.predictions(hidden[positions] if is_sparse else hidden)
         F.cross_entropy(logits.float(), labels[positions] if is_sparse else labels).backward()
         model.zero_grad()
         wait_for_device()
-        ends.append(time.perf_counter())
+        ends.append(now())
         del logits
     return np.diff(ends).tolist()[1:]
 
