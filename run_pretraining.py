@@ -420,7 +420,7 @@ class SentencePairs(torch.utils.data.Dataset):
         }
 
 
-def pair_row(a: Sequence[int], b: Sequence[int], cls: int, sep: int) -> dict[str, np.ndarray]:
+def pair_row(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray, cls: int, sep: int) -> dict[str, np.ndarray]:
     """Token ids of A and B → [CLS] A [SEP] in segment 0 and, where there is a B, B [SEP] in segment 1."""
     ids = np.concatenate([[cls], a, [sep], *([b, [sep]] if len(b) else [])]).astype(np.int64)
     return {"input_ids": ids, "token_type_ids": np.repeat([0, 1], [len(a) + 2, len(ids) - len(a) - 2])}

@@ -24,7 +24,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone with 
 
 import stage_one as benchmark
 from corpus_memory import measure_apart, write_corpus
-from measuring import SHAPES, bert_config, checkpoint_folder, in_fresh_process, peak_memory, product_flops, report
+from measuring import (
+    RESULTS,
+    SHAPES,
+    bert_config,
+    checkpoint_folder,
+    in_fresh_process,
+    peak_memory,
+    product_flops,
+    report,
+)
 
 from two_stage.pictures import COLOURS, GREY, own_style, write_png
 
@@ -148,7 +157,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=3, help="measured for a point")
     parser.add_argument("--measure", nargs="+", default=list(WHAT), choices=WHAT)
-    parser.add_argument("--picture", type=Path, default=HOME / "outputs" / "benchmarks" / "growth.png")
+    parser.add_argument("--picture", type=Path, default=RESULTS / "growth.png")
     asked = parser.parse_args()
     tables = {WHAT[name][0]: WHAT[name][1](asked) for name in asked.measure}
     report("growth", tables, steps=asked.steps)

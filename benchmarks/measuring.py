@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone with 
 from two_stage.trainer import StepTimer
 
 FOLDER = Path(__file__).parent
-RESULTS = FOLDER.parent / "outputs" / "benchmarks"
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS", FOLDER.parent / "outputs" / "benchmarks"))
 SHAPES = {  # layers, width, heads; four widths make a feed-forward layer
     "minilm": (6, 384, 12),  # of the real checkpoint that these benchmarks take
     "bert-base": (12, 768, 12),
@@ -232,4 +232,4 @@ def report(name: str, tables: dict[str, list[dict[str, Any]]], **facts: Any) -> 
     kept = {"command": " ".join(["python", *sys.argv]), "machine": here, **facts, "tables": tables}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(kept, indent=2, default=float) + "\n", encoding="utf-8")
-    print(f"\n{path.relative_to(FOLDER.parent)}", flush=True)
+    print(f"\n{path}", flush=True)

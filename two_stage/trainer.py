@@ -550,8 +550,8 @@ def time_steps(
         parts: what the trainer is given besides.
 
     Returns:
-        seconds_a_step, the median of few, of one where steps take seconds; memory_gb, the peak of this process in 10^9 bytes: of its GPU, if it has one, else
-        of all that it holds.
+        seconds_a_step, the median of few, where steps take seconds of one; memory_gb, the peak of this process in 10^9
+        bytes: of its GPU, if it has one, else of all that it holds.
     """
     timer = StepTimer()
     arguments = arguments_aside(training, TIMED_STEPS)
