@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart test test-slow fuzz test-all check format clean
+.PHONY: help setup quickstart test test-slow fuzz test-all bench check format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 14
@@ -34,6 +34,14 @@ fuzz: $(INSTALLED)  ## the property tests on examples that no run had before
 	HYPOTHESIS_PROFILE=random $(RUN) -m pytest -m hypothesis
 
 test-all: test test-slow  ## every test
+
+bench: $(INSTALLED)  ## speed and memory beside other ways, some 15 minutes on two cores; a GPU is used where there is one
+	$(RUN) benchmarks/stage_one.py --length 128 --rows 16 --steps 2 --rounds 2
+	$(RUN) benchmarks/stage_one.py --length 512 --rows 4 --steps 2 --rounds 2 --measure step memory
+	$(RUN) benchmarks/fine_tuning.py --rows 256 --rounds 1
+	$(RUN) benchmarks/preprocessing.py --rounds 1
+	$(RUN) benchmarks/start_up.py --rounds 2
+	$(RUN) benchmarks/growth.py --megabytes 3 10 30 --steps 2
 
 check: $(INSTALLED)  ## lint, format, types
 	$(RUN) -m ruff check .
