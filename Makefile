@@ -35,7 +35,7 @@ fuzz: $(INSTALLED)  ## the property tests on examples that no run had before
 
 test-all: test test-slow  ## every test
 
-bench: $(INSTALLED)  ## speed and memory beside other ways, some 15 minutes on two cores; a GPU is used where there is one
+bench: $(INSTALLED)  ## speed and memory beside other ways; on a GPU where there is one
 	$(RUN) benchmarks/stage_one.py --length 128 --rows 16 --steps 2 --rounds 2
 	$(RUN) benchmarks/stage_one.py --length 512 --rows 4 --steps 2 --rounds 2 --measure step memory
 	$(RUN) benchmarks/fine_tuning.py --rows 256 --rounds 1
