@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart recipe test test-slow test-oldest test-newest fuzz chaos test-all check format audit clean
+.PHONY: help setup quickstart recipe test test-slow test-oldest test-newest fuzz chaos test-all bench check format audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 14
@@ -54,6 +54,14 @@ chaos: $(INSTALLED)  ## 30 SIGKILLs and 10 SIGTERMs at random over a run, which 
 	$(RUN) -m tests.chaos
 
 test-all: test test-slow  ## every test
+
+bench: $(INSTALLED)  ## speed and memory beside other ways; on a GPU where there is one
+	$(RUN) benchmarks/stage_one.py --length 128 --rows 16 --steps 2 --rounds 2
+	$(RUN) benchmarks/stage_one.py --length 512 --rows 4 --steps 2 --rounds 2 --measure step memory
+	$(RUN) benchmarks/fine_tuning.py --rows 256 --rounds 1
+	$(RUN) benchmarks/preprocessing.py --rounds 1
+	$(RUN) benchmarks/start_up.py --rounds 2
+	$(RUN) benchmarks/growth.py --megabytes 3 10 30 --steps 2
 
 check: $(INSTALLED)  ## lint, format, types
 	$(RUN) -m ruff check .

@@ -11,33 +11,12 @@ finished is not done again. Then arms are held against the base, seed by seed an
 whether stage one paid off, how sure that is, what it cost, and with how few labels it matters.
 """
 
-import json
 import math
-import os
-import shlex
-import shutil
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
-from two_stage.checkpoints import write_whole
-from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
-from two_stage.comparison_report import write_report
-from two_stage.corpus_report import LABELLED_FORMATS
 from two_stage.exits import Failure, Refusal, run_script, say
-from two_stage.handoff import Checkpoint, open_checkpoint, trace_lineage
-from two_stage.recipe import check_range, parse_settings, read_recipe
-from two_stage.redaction import redacted_values
-from two_stage.report import HEADLINES
-from two_stage.runs import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results
-from two_stage.seeds import check_seed_range
-from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
-from two_stage.tables import PlacedRow, read_rows, text_value
+from two_stage.recipe import check_range, help_if_asked, parse_settings, read_recipe
 
 SCRIPT, QUICKSTART = "run_comparison.py", "recipes/quickstart/comparison.yaml"
 HOME = Path(__file__).parent
@@ -135,6 +114,33 @@ FLAG_HINTS = {
     "stage_one": "a recipe of run_pretraining.py, or the folder that it left",
     "task_adaptive": "a recipe of run_pretraining.py",
 }
+
+
+if __name__ == "__main__":
+    help_if_asked(__doc__, Settings)  # before the imports below, which take seconds
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from two_stage.checkpoints import write_whole
+from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
+from two_stage.comparison_report import write_report
+from two_stage.corpus_report import LABELLED_FORMATS
+from two_stage.handoff import Checkpoint, open_checkpoint, trace_lineage
+from two_stage.redaction import redacted_values
+from two_stage.report import HEADLINES
+from two_stage.runs import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results
+from two_stage.seeds import check_seed_range
+from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
+from two_stage.tables import PlacedRow, read_rows, text_value
 
 # --- Arms and their stage one -----------------------------------------------------------------------------------------
 

@@ -11,34 +11,15 @@ an entity counts where its type and both its ends are right.
 """
 
 import math
-import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from datasets import Dataset
-from torch import Tensor, nn
-from transformers import BertForTokenClassification, PreTrainedTokenizerBase, set_seed
-
-from two_stage.batches import pad_rows, repeated_rows, row_lengths
-from two_stage.entity_results import EntitySplit, spoken_counts, write_predictions, write_results
 from two_stage.exits import Refusal, run_script, say
-from two_stage.handoff import check_unseen, load_model, open_checkpoint, settled_reading, trace_lineage
-from two_stage.layers import check_freezing
 from two_stage.losses import Loss, check_focal, chosen_loss, class_weights
-from two_stage.recipe import check_range, parse_flags
-from two_stage.report import Card, Findings, finish_run
-from two_stage.runs import begin_run, left_as_it_is, open_run
-from two_stage.scoring import score_splits
+from two_stage.recipe import check_range, help_if_asked, parse_flags
 from two_stage.seeds import check_seed_range, run_seeds
 from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources, check_training_flags, trace_dataset
-from two_stage.tag_schemes import tag_names
-from two_stage.tagged_sentences import ENTITY_MODELS, Sentences, load_splits
-from two_stage.trainer import ExactTrainer
 from two_stage.training_arguments import FineTuningArguments
-from two_stage.windows import Windows, plan_windows
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
 FORMATS = ("jsonl", "parquet", "conll", "bio", "csv", "tsv", "txt")
@@ -149,6 +130,30 @@ class Reading(NamedTuple):
     decoding: str = "legal"
     label_pieces: str = "all"  # so that pipelines that look at every piece do well
 
+
+if __name__ == "__main__":
+    help_if_asked(__doc__, Settings, NerArguments)  # before the imports below, which take seconds
+
+import time
+from functools import partial
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import BertForTokenClassification, PreTrainedTokenizerBase, set_seed
+
+from two_stage.batches import pad_rows, repeated_rows, row_lengths
+from two_stage.entity_results import EntitySplit, spoken_counts, write_predictions, write_results
+from two_stage.handoff import check_unseen, load_model, open_checkpoint, settled_reading, trace_lineage
+from two_stage.layers import check_freezing
+from two_stage.report import Card, Findings, finish_run
+from two_stage.runs import begin_run, left_as_it_is, open_run
+from two_stage.scoring import score_splits
+from two_stage.tag_schemes import tag_names
+from two_stage.tagged_sentences import ENTITY_MODELS, Sentences, load_splits
+from two_stage.trainer import ExactTrainer
+from two_stage.windows import Windows, plan_windows
 
 # --- Data: words → word pieces → rows ---------------------------------------------------------------------------------
 

@@ -11,35 +11,12 @@ at 2e-5; the head, which starts from nothing, at 5e-5. The folder that this leav
 """
 
 import math
-import time
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    BertConfig,
-    BertModel,
-    BertPreTrainedModel,
-    set_seed,
-)
-from transformers.modeling_outputs import SequenceClassifierOutput
-
-from two_stage.batches import repeated_rows
 from two_stage.exits import Refusal, run_script
-from two_stage.handoff import Checkpoint, SavedAsStock, check_unseen, load_model, open_checkpoint, trace_lineage
-from two_stage.labelled_texts import Reading, Scale, collate, label_scale, load_splits, text_reading, trained_scale
-from two_stage.layers import check_freezing
 from two_stage.losses import LOSSES, Loss, check_focal, chosen_loss
-from two_stage.recipe import check_range, parse_flags
-from two_stage.report import Card, Findings, finish_run
-from two_stage.runs import begin_run, left_as_it_is, open_run
-from two_stage.scoring import score_splits
+from two_stage.recipe import check_range, help_if_asked, parse_flags
 from two_stage.seeds import check_seed_range, run_seeds
-from two_stage.sentiment_results import SplitScores, write_predictions, write_results
 from two_stage.sources import (
     SAMPLE_FLAGS,
     check_sample,
@@ -48,7 +25,6 @@ from two_stage.sources import (
     split_sources,
     trace_dataset,
 )
-from two_stage.trainer import ExactTrainer
 from two_stage.training_arguments import FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
@@ -154,6 +130,35 @@ class SentimentArguments(FineTuningArguments):
 
     output_dir: str = field(default="outputs/sentiment", metadata={"help": "one run a folder"})
 
+
+if __name__ == "__main__":
+    help_if_asked(__doc__, Settings, SentimentArguments)  # before the imports below, which take seconds
+
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    BertPreTrainedModel,
+    set_seed,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from two_stage.batches import repeated_rows
+from two_stage.handoff import Checkpoint, SavedAsStock, check_unseen, load_model, open_checkpoint, trace_lineage
+from two_stage.labelled_texts import Reading, Scale, collate, label_scale, load_splits, text_reading, trained_scale
+from two_stage.layers import check_freezing
+from two_stage.report import Card, Findings, finish_run
+from two_stage.runs import begin_run, left_as_it_is, open_run
+from two_stage.scoring import score_splits
+from two_stage.sentiment_results import SplitScores, write_predictions, write_results
+from two_stage.trainer import ExactTrainer
 
 # --- Model and loss ---------------------------------------------------------------------------------------------------
 

@@ -260,7 +260,7 @@ def tokenize_documents(documents: list[list[str]], tokenizer: Tokenizer) -> list
         out, so a document without any has two empty lists.
     """
     sentences = [sentence for document in documents for sentence in document]
-    encoded = iter(tokenizer.encode_batch(sentences, add_special_tokens=False))
+    encoded = iter(tokenizer.encode_batch_fast(sentences, add_special_tokens=False))
     rows = []
     for document in documents:
         pieces = [next(encoded).ids for _ in document]

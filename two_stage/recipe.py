@@ -11,6 +11,7 @@ import math
 import re
 import sys
 from argparse import SUPPRESS, Action, HelpFormatter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -37,6 +38,7 @@ COMMON_TRAINING_FLAGS = frozenset(
 
 
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")  # argparse takes -1e-3 for a flag
+HELP = frozenset(("-h", "--help", "--help_all"))
 NOT_IN_RECIPES = {"recipe", "help", "help_all", "hub_token"}  # `hf auth login` keeps a token
 
 
@@ -102,6 +104,22 @@ class FlagParser(HfArgumentParser):
 def own_flags(settings: type) -> set[str]:
     """The names of a settings class's fields."""
     return {field.name for field in dataclasses.fields(settings)}
+
+
+def help_if_asked(description: str, *settings: type) -> None:
+    """Answer --help and end the process; a script calls it before the imports that take seconds.
+
+    Args:
+        description: the script's docstring.
+        settings: the dataclasses whose fields are the flags.
+    """
+    typed = sys.argv[1:]
+    if HELP.intersection(typed):
+        parser = FlagParser(Path(sys.argv[0]).name, description.split("\n\n")[0], *settings)
+        if "--help_all" not in typed:
+            parser.hide_rare_flags()
+        with suppress(Refusal):  # of a flag before it: the script's main tells it
+            parser.parse_known_args(typed)
 
 
 def parse_flags(

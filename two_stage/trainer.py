@@ -42,7 +42,7 @@ from two_stage.runs import told_to_all
 from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, arguments_aside, planned_steps
 
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
-TIMED_STEPS = 6  # the first warms up and has no time
+TIMED_STEPS, TIMED_SECONDS = 6, 2  # the first warms up and has no time; a lone process stops where steps are so long
 if not hasattr(Trainer, "loss_is_scaled_for_ga"):  # older ones would divide the gradient once more, in silence
     raise ImportError("transformers 5.23 or newer is needed: pip install -r requirements.txt")
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -150,6 +150,7 @@ class ExactTrainer(Trainer):
         self.resumed: dict[str, Any] = {}  # a checkpoint's ResumeState
         self.step_losses: list[Tensor] = []  # of the micro-batches of the step at work
         self.step_batches: list[dict[str, Tensor]] = []
+        self.parameter_count: int | None = None
         self.asked_elsewhere = False  # whether another process was asked to stop
         self.saving_in: Path | None = None
         if unfreezes:
@@ -357,6 +358,12 @@ class ExactTrainer(Trainer):
             self.optimizer = optimizer(groups, **options)
         return self.optimizer
 
+    def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
+        """Trainer's own estimate, with the parameters counted once instead of at every micro-batch."""
+        if self.parameter_count is None:
+            self.parameter_count = self.model.num_parameters(exclude_embeddings=True)
+        return 6 * inputs[self.model.main_input_name].numel() * self.parameter_count
+
     # --- Numbers that are none ---
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -562,16 +569,17 @@ def refusing_pickles(checkpoint: str | None) -> Iterator[None]:
 
 
 class StepTimer(TrainerCallback):
-    """Notes when each step ends."""
+    """Notes when each step ends, and stops a lone process once long steps have told enough."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Wait for the device, then look at the clock."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
+        control.should_training_stop |= args.world_size == 1 and self.ends[-1] - self.ends[0] > TIMED_SECONDS
 
 
 def time_steps(
@@ -586,8 +594,8 @@ def time_steps(
         parts: what the trainer is given besides.
 
     Returns:
-        seconds_a_step, the median; memory_gb, the peak of this process in 10^9 bytes: of its GPU, if it has one, else
-        of all that it holds.
+        seconds_a_step, the median of few, where steps take seconds of one; memory_gb, the peak of this process in 10^9
+        bytes: of its GPU, if it has one, else of all that it holds.
     """
     timer = StepTimer()
     arguments = arguments_aside(training, TIMED_STEPS)

