@@ -420,6 +420,7 @@ def trace_lineage(
         "script": script,
         "checkpoint": {
             "name": redacted(checkpoint.name),
+            "from_hub": not Path(checkpoint.name).is_dir(),
             "weights_sha256": checkpoint.weights_sha256,
             "lineage": checkpoint.lineage,
         },

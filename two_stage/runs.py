@@ -5,23 +5,29 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from two_stage.checkpoints import find_checkpoint, write_whole
 from two_stage.exits import Refusal, say
+from two_stage.hub import upload_run
 from two_stage.locks import HELD, lock_folder, unlock_folder
 from two_stage.recipe import read_recipe, recipe_text
 from two_stage.redaction import redacted_values
 
+if TYPE_CHECKING:
+    from two_stage.training_arguments import ExactTrainingArguments
+
 T = TypeVar("T")
 
 RESULTS, RECIPE, LINEAGE = "all_results.json", "recipe.yaml", "lineage.json"
+PARTIAL = ".unfinished-"  # how the names begin of what is worth keeping of a prediction that was cut off
 # settings that cannot change what a run makes
 HARMLESS = {"output_dir", "use_cpu", "dataloader_num_workers", "preprocessing_workers", "report_to", "disable_tqdm"}
 HARMLESS |= {"workers", "keep_models"}
+HARMLESS |= {"push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy", "hub_always_push"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def _look(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], has_par
         if changes:
             raise Refusal(f"{folder}: {changes[0]}; give another --output_dir")
         return Run(folder, scores=_finished_scores(folder / RESULTS))
-    is_begun = has_parts or any(folder.glob("checkpoint-*"))
+    is_begun = has_parts or any(folder.glob("checkpoint-*")) or any(folder.glob(f"{PARTIAL}*"))
     override = "" if has_parts else ", or go on with it all the same by --resume_anyway"
     if changes and is_begun and not resume_anyway:
         raise Refusal(f"{folder}: {changes[0]}; give another --output_dir{override}")
@@ -222,7 +228,9 @@ def _begin(run: Run, recipe: dict[str, Any], lineage: dict[str, Any]) -> None:
         raise Refusal(f"{folder}: cannot be written to ({error.strerror}); give another --output_dir") from error
 
 
-def left_as_it_is(run: Run) -> dict[str, float]:
-    """Say that the run is finished and that nothing was done; returns its scores."""
+def left_as_it_is(run: Run, training: "ExactTrainingArguments | None" = None) -> dict[str, float]:
+    """Say that the run is finished and that nothing was done, but to upload it if that is asked for; its scores."""
     say(f"{run.folder} holds this very run, finished: left as it is")
+    if training is not None and training.push_to_hub:
+        told_to_all(lambda: upload_run(run.folder, training))
     return run.scores or {}
