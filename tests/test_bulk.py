@@ -69,7 +69,7 @@ def numbers_apart(row: dict[str, Any]) -> tuple[dict[str, Any], list[float]]:
 
 
 @pytest.mark.parametrize("name", MAINS)
-@pytest.mark.parametrize("at_once", [4096, 10, 1])
+@pytest.mark.parametrize("at_once", [4096, 10])
 def test_predictions_are_those_of_the_ordinary_path(
     name: str, at_once: int, trained: dict[str, Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +97,7 @@ class CutOff(Exception):
     """The process was killed."""
 
 
+@pytest.mark.slow  # it predicts three times
 @pytest.mark.parametrize("name", MAINS)
 def test_a_prediction_that_was_cut_off_goes_on(
     name: str, trained: dict[str, Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,7 +190,7 @@ def test_flags_that_do_not_go_together(
 def test_an_encoder_predicts_nothing(name: str, tiny_folder: Path, texts: Path, tmp_path: Path) -> None:
     """And a model that reads the document around a sentence no file of any length."""
     call = call_of(name, {name: tiny_folder}, tmp_path / "out", "--predict_file", str(texts))
-    with pytest.raises(Refusal, match="is no (sentiment|entity) model"):
+    with pytest.raises(Refusal, match=r"is no (sentiment|entity) model"):
         MAINS[name](call)
 
 
