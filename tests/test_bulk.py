@@ -1,4 +1,4 @@
-"""Files larger than memory: the ordinary path's very predictions, whole or not at all, gone on with where they stood."""
+"""Files larger than memory: the ordinary predictions, whole or not at all, gone on with where they stood."""
 
 import csv
 import gzip
