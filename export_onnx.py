@@ -10,10 +10,12 @@ than 1e-5 from the model's is not left there, nor an int8 one that answers too o
 """
 
 import json
+import logging
 import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -151,9 +153,11 @@ def export(model: PreTrainedModel, example: dict[str, Tensor], path: Path) -> No
     """
     rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=model.config.max_position_embeddings)
     names = ("input_ids", "attention_mask", "token_type_ids")
-    with torch.no_grad():
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of torchvision's operators, which no BERT has
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # torch's word to itself
         torch.onnx.export(
-            Logits(model),
+            Logits(model).eval(),
             tuple(example[name] for name in names),
             str(path),
             input_names=list(names),

@@ -39,7 +39,7 @@ class Rows(NamedTuple):
     source: Source
     check: Callable[[PlacedRow], object]  # raises Refusal of a row that cannot be answered
     number: Callable[[Iterator[PlacedRow]], Iterator[PlacedRow]]  # says what only all rows before a row can tell
-    count: int  # rows that can
+    total: int  # rows that can
     skipped: list[tuple[str, str]]  # of each that cannot, its place and why
 
     def good(self) -> Iterator[PlacedRow]:
@@ -123,7 +123,7 @@ def predict_rows(
     if done:
         say(f"Going on behind row {done:,}")
     todo = islice(rows.good(), done, None)
-    bar = tqdm(total=rows.count, initial=done, unit=" rows", unit_scale=True, disable=not is_writer, mininterval=1.0)
+    bar = tqdm(total=rows.total, initial=done, unit=" rows", unit_scale=True, disable=not is_writer, mininterval=1.0)
     place = partial if is_writer else Path(os.devnull)
     with told_if_unwritten(partial, "what was predicted is kept"), open(place, "ab") as file:
         if is_writer:
@@ -141,10 +141,10 @@ def predict_rows(
         _finish(run.folder, partial, name, rows)
     seconds = time.perf_counter() - began
     return {
-        "predict_samples": rows.count,
+        "predict_samples": rows.total,
         "predict_skipped": len(rows.skipped),
         "predict_runtime": seconds,
-        "predict_samples_per_second": (rows.count - done) / max(seconds, 1e-9),
+        "predict_samples_per_second": (rows.total - done) / max(seconds, 1e-9),
     }
 
 

@@ -105,7 +105,7 @@ class ExactTrainingArguments(TrainingArguments):
         check_trackers(trackers)
         keep_local(trackers, self.output_dir)
         if trackers:  # by which a tracker knows a run that is gone on with
-            self.run_name = redacted(self.run_name or Path(self.output_dir).resolve().name)
+            self.run_name = redacted(vars(self)["run_name"] or Path(self.output_dir).resolve().name)
         if self.push_to_hub:
             check_hub(self)
 
