@@ -155,7 +155,7 @@ def export(model: PreTrainedModel, example: dict[str, Tensor], path: Path) -> No
     names = ("input_ids", "attention_mask", "token_type_ids")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of torchvision's operators, which no BERT has
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # torch's word to itself
+        warnings.filterwarnings("ignore", message=".*(LeafSpec|axis name)")  # torch's words to itself
         torch.onnx.export(
             Logits(model).eval(),
             tuple(example[name] for name in names),

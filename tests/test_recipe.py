@@ -513,7 +513,8 @@ def check_command(words: list[str]) -> bool:
         if word == "--recipe" and argv[i + 1].startswith("outputs/"):  # written by a run
             argv[i : i + 2] = ["--train_file", "x"]
     try:
-        parse(words[1], *[word for word in argv if word != "--debug"], *anywhere(words[1]))
+        offline = ["--push_to_hub", "false"] if words[1] in SCRIPTS else []  # behind the command, in which it may stand
+        parse(words[1], *[word for word in argv if word != "--debug"], *anywhere(words[1]), *offline)
     except SystemExit as done:  # --help ends so
         return not done.code
     return True
