@@ -3,6 +3,7 @@
     python run_ner.py --checkpoint outputs/quickstart/pretraining
     python run_ner.py --checkpoint outputs/news --train_file train.conll --validation_file dev.conll
     python run_ner.py --checkpoint outputs/ner --test_file new_articles.txt --output_dir outputs/predicted
+    python run_ner.py --checkpoint outputs/ner --predict_file archive.jsonl.gz --output_dir outputs/answers
 
 The model is BertForTokenClassification: a word's pieces learn its tag (IOB2), and the first of them answers for it. No
 word is lost: a sentence longer than --max_length is read in windows that overlap, and each word is learned from and
@@ -41,6 +42,11 @@ class Settings:
     test_file: list[str] | None = field(
         default=None, metadata={"help": "sentences to predict, also txt and csv; scored where they have tags"}
     )
+    predict_file: list[str] | None = field(
+        default=None,
+        metadata={"help": "sentences to predict whatever their number: read, answered and written part by part"},
+    )
+    skip_bad_rows: bool = field(default=False, metadata={"help": "of --predict_file leave out rows without words"})
     dataset: str | None = field(default=None, metadata={"help": "splits of a data set: Hub id or local folder"})
     dataset_config: str | None = field(default=None, metadata={"help": "which of its configurations"})
     dataset_revision: str | None = field(default=None, metadata={"help": "which of its commits"})
@@ -110,6 +116,7 @@ class Settings:
         check_range(self, 0, math.inf, "stride", "context", "focal_gamma")
         check_seed_range(self.seeds)
         check_sources(self)
+        check_bulk(self)
         check_sample(self)
         check_focal(self.loss, self.focal_gamma)
 
@@ -143,15 +150,25 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import BertForTokenClassification, PreTrainedTokenizerBase, set_seed
 
-from two_stage.batches import pad_rows, repeated_rows, row_lengths
-from two_stage.entity_results import EntitySplit, spoken_counts, write_predictions, write_results
-from two_stage.handoff import check_unseen, load_model, open_checkpoint, settled_reading, trace_lineage
+from two_stage.batches import longest_first, pad_rows, repeated_rows
+from two_stage.bulk import check_bulk, look_through, predict_rows
+from two_stage.entity_results import EntitySplit, prediction_lines, spoken_counts, write_predictions, write_results
+from two_stage.handoff import Checkpoint, check_unseen, load_model, open_checkpoint, settled_reading, trace_lineage
 from two_stage.layers import check_freezing
 from two_stage.report import Card, Findings, finish_run
-from two_stage.runs import begin_run, left_as_it_is, open_run
+from two_stage.runs import Run, begin_run, left_as_it_is, open_run
 from two_stage.scoring import score_splits
+from two_stage.tables import PlacedRow
 from two_stage.tag_schemes import tag_names
-from two_stage.tagged_sentences import ENTITY_MODELS, Sentences, load_splits
+from two_stage.tagged_sentences import (
+    ENTITY_MODELS,
+    Sentences,
+    check_sentence,
+    load_splits,
+    number_documents,
+    sentences_to_answer,
+    trained_types,
+)
 from two_stage.trainer import ExactTrainer
 from two_stage.windows import Windows, plan_windows
 
@@ -237,15 +254,7 @@ def build_rows(
         numbers: the model's label number of each tag O, B-A, I-A, B-B … : int (tags,).
         tokenizer: the checkpoint's.
     """
-    pieces = word_pieces(
-        [word for sentence in split.sentences for word in sentence.words], tokenizer, reading.max_length - 2
-    )
-    windows = plan_windows(pieces.starts, split, reading.max_length - 2, reading.stride, reading.context)
-    inside = np.full(len(numbers), NO_LABEL)
-    if reading.label_pieces == "all":  # B-X goes on as I-X, O and I-X as they are
-        tags = np.arange(len(numbers))
-        inside[numbers] = numbers[tags + tags % 2]
-    rows = align_labels(pieces, windows, None if split.gold is None else numbers[split.gold], inside, tokenizer)
+    rows, pieces = cut_rows(split, reading, numbers, tokenizer)
     if extra := len(rows) - len(split):
         say(f"  {name}: {extra:,} rows more than sentences: what is longer than --max_length is read in windows")
     if reading.context and split.documents is None:
@@ -257,8 +266,24 @@ def build_rows(
         if count:
             say(f"! {name}: {count:,} words {what}")
     if name != "train":  # rows of like length share a batch; first_word says whose they are
-        rows = rows.select(np.argsort(row_lengths(rows), kind="stable")[::-1])
+        rows = longest_first(rows)
     return rows
+
+
+def cut_rows(
+    split: Sentences, reading: Reading, numbers: np.ndarray, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Dataset, Pieces]:
+    """The rows of a split in their order, and the word pieces of all its words; the arguments are `build_rows`'s."""
+    pieces = word_pieces(
+        [word for sentence in split.sentences for word in sentence.words], tokenizer, reading.max_length - 2
+    )
+    windows = plan_windows(pieces.starts, split, reading.max_length - 2, reading.stride, reading.context)
+    inside = np.full(len(numbers), NO_LABEL)
+    if reading.label_pieces == "all":  # B-X goes on as I-X, O and I-X as they are
+        tags = np.arange(len(numbers))
+        inside[numbers] = numbers[tags + tags % 2]
+    gold = None if split.gold is None else numbers[split.gold]
+    return align_labels(pieces, windows, gold, inside, tokenizer), pieces
 
 
 def tag_weights(asked: list[str] | None, rows: Dataset, numbers: np.ndarray) -> np.ndarray:
@@ -344,7 +369,66 @@ def model_card(model: BertForTokenClassification, reading: Reading) -> Card:
     temperature = getattr(model.config, "head_temperature", None)
     how = f"calibrated on the validation words, temperature {temperature:.3f}" if temperature else "not calibrated"
     limits.append(f"Its probabilities were {how}; on texts of another kind they mean less.")
-    return Card("Entities", usage, tuple(limits))
+    return Card("Entities", usage, tuple(limits), "token-classification")
+
+
+def answer(
+    rows: list[PlacedRow],
+    trainer: NerTrainer,
+    settings: Settings,
+    reading: Reading,
+    types: list[str],
+    numbers: np.ndarray,
+) -> str:
+    """Rows to predict → their lines in predictions.jsonl."""
+    split = sentences_to_answer(rows, settings)
+    cut, _ = cut_rows(split, reading, numbers, trainer.processing_class)
+    scored = EntitySplit(split, longest_first(cut), types, numbers, reading.decoding == "legal")
+    scored(trainer.predict(scored.rows))
+    return "".join(prediction_lines(scored))
+
+
+def predict(
+    settings: Settings,
+    training: NerArguments,
+    checkpoint: Checkpoint,
+    reading: Reading,
+    run: Run,
+    recipe: dict[str, Any],
+    lineage: dict[str, Any],
+) -> dict[str, float]:
+    """Answer --predict_file, part by part; returns what stands in all_results.json.
+
+    Raises:
+        Refusal: the folder finds no entities, or reads around a sentence, whose document may be as long as the file.
+    """
+    types, labels = trained_types(checkpoint), checkpoint.trained_labels(*ENTITY_MODELS)
+    if types is None or labels is None:
+        raise Refusal(f"checkpoint {checkpoint.name}: is no entity model; name a folder that run_ner.py left")
+    if reading.context:
+        raise Refusal(f"--predict_file: --context {reading.context} reads whole documents; give it as --test_file")
+    numbers = np.array([labels.index(tag) for tag in tag_names(types)])
+    several = len(settings.predict_file or ()) > 1
+    number = partial(number_documents, settings=settings, several=several)
+    rows = look_through(settings, partial(check_sentence, settings=settings), number)
+    if settings.check_only:
+        return {}
+    kept = {"reading": reading._asdict()}
+    model = load_model(BertForTokenClassification, checkpoint, new=(), **kept)
+    begin_run(run, recipe, lineage)
+    training.disable_tqdm = True  # for one bar of all rows
+    trainer = NerTrainer(
+        loss=chosen_loss("cross_entropy", 0.0, None),
+        tag_weights=torch.ones(len(labels)),
+        model=model,
+        args=training,
+        processing_class=checkpoint.tokenizer,
+        data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
+    )
+    answered = partial(answer, trainer=trainer, settings=settings, reading=reading, types=types, numbers=numbers)
+    scores = predict_rows(rows, answered, run, "predictions.jsonl", trainer.is_world_process_zero())
+    finish_run(trainer, run, lineage, scores, model_card(model, reading))
+    return scores
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -353,7 +437,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     settings, training, recipe = parse_flags(argv, Settings, NerArguments, QUICKSTART, __doc__)
     check_training_flags(settings, ("calibrate", "class_weights", "seeds", *SAMPLE_FLAGS))
     if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
-        return run_seeds(main, argv, settings.seeds, training.output_dir)
+        return run_seeds(main, argv, settings.seeds, training)
     for seed in recipe.pop("seeds", []):  # a single one is --seed
         training.seed = recipe["seed"] = seed
     checkpoint = open_checkpoint(settings.checkpoint)
@@ -361,13 +445,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     reading = settled_reading(Reading(), vars(settings), checkpoint)
     recipe |= reading._asdict()
     loss = chosen_loss(settings.loss, training.label_smoothing_factor, settings.focal_gamma)
-    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
+    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test", "predict")}
     lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step, training.resolved_precision)
     lineage["data"] = trace_dataset(settings) | lineage["data"]
     check_unseen(lineage, settings.allow_leakage)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
-        return left_as_it_is(run)
+        return left_as_it_is(run, training)
+    if settings.predict_file:
+        return predict(settings, training, checkpoint, reading, run, recipe, lineage)
     splits, types, facts = load_splits(settings, checkpoint)
     labels = checkpoint.trained_labels(*ENTITY_MODELS) or tag_names(types)
     # a model from elsewhere has an order of its own

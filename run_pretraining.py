@@ -28,6 +28,7 @@ CARD = Card(
     'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
     'encoder = BertModel.from_pretrained("FOLDER")  # encoder and pooler, for stage two\n'
     'model = BertForPreTraining.from_pretrained("FOLDER")  # with the masked-word and next-sentence heads',
+    task="fill-mask",
 )
 SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
 NEXT_SENTENCE = ("bert.pooler.", "cls.seq_relationship.")  # the parameters that only next sentences train
@@ -786,7 +787,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         lineage["data"]["dataset"] = dataset_key(settings)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
-        return left_as_it_is(run)
+        return left_as_it_is(run, training)
     with training.main_process_first(desc="reading the corpus"):
         corpora = read_corpora(settings, checkpoint.tokenizer)
     tokenizer = corpora.tokenizer

@@ -3,6 +3,7 @@
     python run_sentiment.py --checkpoint outputs/quickstart/pretraining
     python run_sentiment.py --checkpoint outputs/news --train_file labelled.csv --labels negative neutral positive
     python run_sentiment.py --checkpoint outputs/sentiment --test_file new_texts.csv --output_dir outputs/predicted
+    python run_sentiment.py --checkpoint outputs/sentiment --predict_file millions.txt.gz --output_dir outputs/answers
 
 The model is BertModel, dropout, and a linear head on BERT's pooled [CLS]. The encoder, which stage one trained, learns
 at 2e-5; the head, which starts from nothing, at 5e-5. The folder that this leaves loads with
@@ -46,6 +47,11 @@ class Settings:
     test_file: list[str] | None = field(
         default=None, metadata={"help": "texts to predict; scored where they have labels"}
     )
+    predict_file: list[str] | None = field(
+        default=None,
+        metadata={"help": "texts to predict whatever their number: read, answered and written part by part"},
+    )
+    skip_bad_rows: bool = field(default=False, metadata={"help": "of --predict_file leave out rows without a text"})
     dataset: str | None = field(default=None, metadata={"help": "splits of a data set: Hub id or local folder"})
     dataset_config: str | None = field(default=None, metadata={"help": "which of its configurations"})
     dataset_revision: str | None = field(default=None, metadata={"help": "which of its commits"})
@@ -121,6 +127,7 @@ class Settings:
         check_seed_range(self.seeds)
         check_focal(self.loss, self.focal_gamma)
         check_sources(self)
+        check_bulk(self)
         check_sample(self)
 
 
@@ -151,13 +158,32 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.batches import repeated_rows
+from two_stage.bulk import check_bulk, look_through, predict_rows
 from two_stage.handoff import Checkpoint, SavedAsStock, check_unseen, load_model, open_checkpoint, trace_lineage
-from two_stage.labelled_texts import Reading, Scale, collate, label_scale, load_splits, text_reading, trained_scale
+from two_stage.labelled_texts import (
+    Reading,
+    Scale,
+    check_text,
+    collate,
+    label_scale,
+    load_splits,
+    text_reading,
+    texts_to_answer,
+    trained_scale,
+)
 from two_stage.layers import check_freezing
 from two_stage.report import Card, Findings, finish_run
-from two_stage.runs import begin_run, left_as_it_is, open_run
+from two_stage.runs import Run, begin_run, left_as_it_is, open_run
 from two_stage.scoring import score_splits
-from two_stage.sentiment_results import SplitScores, write_predictions, write_results
+from two_stage.sentiment_results import (
+    SplitScores,
+    csv_text,
+    prediction_header,
+    prediction_rows,
+    write_predictions,
+    write_results,
+)
+from two_stage.tables import PlacedRow
 from two_stage.trainer import ExactTrainer
 
 # --- Model and loss ---------------------------------------------------------------------------------------------------
@@ -321,7 +347,47 @@ def model_card(model: SentimentModel, scale: Scale, reading: Reading) -> Card:
         temperature = getattr(model.config, "head_temperature", None)
         how = f"calibrated on the validation texts, temperature {temperature:.3f}" if temperature else "not calibrated"
         limits.append(f"Its probabilities were {how}; on texts of another kind they mean less.")
-    return Card("Scores of sentiment" if scale.is_regression else "Sentiment in ordered shades", usage, tuple(limits))
+    title = "Scores of sentiment" if scale.is_regression else "Sentiment in ordered shades"
+    return Card(title, usage, tuple(limits), "text-classification")
+
+
+def answer(rows: list[PlacedRow], trainer: SentimentTrainer, settings: Settings, scale: Scale, reading: Reading) -> str:
+    """Rows to predict → their lines in predictions.csv."""
+    scored = SplitScores(texts_to_answer(rows, settings, scale, reading, trainer.processing_class), scale)
+    scored(trainer.predict(scored.rows))
+    return csv_text(prediction_rows(scored))
+
+
+def predict(
+    settings: Settings,
+    training: SentimentArguments,
+    checkpoint: Checkpoint,
+    reading: Reading,
+    run: Run,
+    recipe: dict[str, Any],
+    lineage: dict[str, Any],
+) -> dict[str, float]:
+    """Answer --predict_file, part by part; returns what stands in all_results.json."""
+    scale = label_scale(settings, checkpoint)
+    head = head_settings(settings, scale, reading, checkpoint)
+    rows = look_through(settings, partial(check_text, settings=settings))
+    if settings.check_only:
+        return {}
+    model = load_model(SentimentModel, checkpoint, new=(), **head)
+    begin_run(run, recipe, lineage)
+    training.disable_tqdm = True  # for one bar of all rows
+    trainer = SentimentTrainer(
+        loss=chosen_loss("regression" if scale.is_regression else settings.loss, 0.0, None),
+        model=model,
+        args=training,
+        processing_class=checkpoint.tokenizer,
+        data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
+    )
+    header = csv_text([prediction_header(scale, settings.text_pair_column is not None)])
+    answered = partial(answer, trainer=trainer, settings=settings, scale=scale, reading=reading)
+    scores = predict_rows(rows, answered, run, "predictions.csv", trainer.is_world_process_zero(), header)
+    finish_run(trainer, run, lineage, scores, model_card(model, scale, reading))
+    return scores
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -330,20 +396,23 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     settings, training, recipe = parse_flags(argv, Settings, SentimentArguments, QUICKSTART, __doc__)
     check_training_flags(settings, ("calibrate", "class_weights", "head_dropout", "seeds", *SAMPLE_FLAGS))
     if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
-        return run_seeds(main, argv, settings.seeds, training.output_dir)
+        return run_seeds(main, argv, settings.seeds, training)
     for seed in recipe.pop("seeds", []):  # a single one is --seed
         training.seed = recipe["seed"] = seed
     checkpoint = open_checkpoint(settings.checkpoint)
     check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
     reading = text_reading(settings, checkpoint)
     recipe |= reading.flags()
-    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test")}
-    lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step, training.resolved_precision)
+    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test", "predict")}
+    formats = (*FORMATS, "txt") if settings.predict_file else FORMATS
+    lineage = trace_lineage(SCRIPT, checkpoint, data, formats, training.rows_a_step, training.resolved_precision)
     lineage["data"] = trace_dataset(settings) | lineage["data"]
     check_unseen(lineage, settings.allow_leakage)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
-        return left_as_it_is(run)
+        return left_as_it_is(run, training)
+    if settings.predict_file:
+        return predict(settings, training, checkpoint, reading, run, recipe, lineage)
     scale = label_scale(settings, checkpoint)
     name = "regression" if scale.is_regression else settings.loss
     loss = chosen_loss(name, training.label_smoothing_factor, settings.focal_gamma)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import demo
+import export_onnx
 import run_comparison
 import run_ner
 import run_pretraining
@@ -30,7 +31,7 @@ SCRIPTS = {
     "run_sentiment.py": (run_sentiment, run_sentiment.SentimentArguments),
     "run_ner.py": (run_ner, run_ner.NerArguments),
 }
-COMPARISON = "run_comparison.py"  # has no training of its own
+COMPARISON, EXPORT = "run_comparison.py", "export_onnx.py"  # have no training of their own
 # Put behind any command, it makes one that asks for a GPU's number formats parse on a machine without a GPU.
 ANYWHERE = ["--precision", "auto", "--bf16", "false", "--fp16", "false"]
 
@@ -44,13 +45,16 @@ def parse(script: str, *argv: str) -> Parsed:
             list(argv), run_comparison.Settings, run_comparison.QUICKSTART, run_comparison.__doc__
         )
         return settings, None, resolved
+    if script == EXPORT:
+        settings, resolved = parse_settings(list(argv), export_onnx.Settings, "", export_onnx.__doc__ or "")
+        return settings, None, resolved
     module, training = SCRIPTS[script]
     return parse_flags(list(argv), module.Settings, training, module.QUICKSTART, module.__doc__)
 
 
 def anywhere(script: str) -> list[str]:
     """What makes a command line of a script parse on any machine."""
-    return [] if script == COMPARISON else ANYWHERE
+    return [] if script in (COMPARISON, EXPORT) else ANYWHERE
 
 
 def refusal(script: str, *argv: str) -> str:
@@ -505,7 +509,7 @@ def check_command(words: list[str]) -> bool:
     if words[1] == "demo.py":
         demo.parse_demo(words[2:])
         return True
-    if words[1] not in (*SCRIPTS, COMPARISON):
+    if words[1] not in (*SCRIPTS, COMPARISON, EXPORT):
         return False
     argv = words[2:]
     for i, word in enumerate(argv):
@@ -514,17 +518,19 @@ def check_command(words: list[str]) -> bool:
         elif word == "--recipe":  # `make recipe NAME=mydomain` writes recipes of these names
             argv[i + 1] = argv[i + 1].replace("recipes/mydomain/", "recipes/finance/")
     try:
-        parse(words[1], *[word for word in argv if word != "--debug"], *anywhere(words[1]))
+        offline = ["--push_to_hub", "false"] if words[1] in SCRIPTS else []  # behind the command, in which it may stand
+        parse(words[1], *[word for word in argv if word != "--debug"], *anywhere(words[1]), *offline)
     except SystemExit as done:  # --help ends so
         return not done.code
     return True
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, COMPARISON])
+@pytest.mark.parametrize("script", [*SCRIPTS, COMPARISON, EXPORT])
 def test_commands_of_the_docstrings_parse(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Every command in a script's docstring is one that the script takes, and there are some."""
     monkeypatch.chdir(REPOSITORY)
-    module = run_comparison if script == COMPARISON else SCRIPTS[script][0]
+    others = {COMPARISON: run_comparison, EXPORT: export_onnx}
+    module = others[script] if script in others else SCRIPTS[script][0]
     found = docstring_commands(module.__doc__ or "")
     assert sum(check_command(words) for words in found) >= 3
     assert all(check_command(words) for words in found)
@@ -575,6 +581,7 @@ def test_commands_are_found_as_a_shell_reads_them() -> None:
         "accelerate launch --config_file recipes/none.yaml run_ner.py --train_file x",
         "python -m two_stage.report",
         "python demo.py outputs/quickstart/ner --prot 8001",
+        "python export_onnx.py --checkpoint x --int9",
     ],
 )
 def test_wrong_commands_are_noticed(monkeypatch: pytest.MonkeyPatch, command: str) -> None:

@@ -144,6 +144,27 @@ def test_sentiment_pipeline_gives_the_written_probabilities(runs: dict[str, Path
         assert row["predicted"] == max(given, key=lambda name: given[name])
 
 
+def test_pipelines_give_the_very_logits_of_the_models(runs: dict[str, Path], data_folder: Path) -> None:
+    """Of both tasks, saved, loaded by stock classes and by ours: a difference of 0.0."""
+    texts = [line.rsplit(",", 1)[0] for line in (data_folder / "texts.csv").read_text().splitlines()[1:]]
+    ours = {
+        "sentiment": run_sentiment.SentimentModel.from_pretrained(runs["sentiment"]).eval(),
+        "ner": run_ner.BertForTokenClassification.from_pretrained(runs["ner"]).eval(),
+    }
+    for name, task in (("sentiment", "text-classification"), ("ner", "token-classification")):
+        stock = pipeline(task, model=str(runs[name]), device="cpu")
+        for text in texts:
+            encoded = stock.tokenizer(text, return_tensors="pt")
+            with torch.no_grad():
+                assert torch.equal(stock.model(**encoded).logits, ours[name](**encoded).logits)
+    raw = pipeline("text-classification", str(runs["sentiment"]), top_k=None, function_to_apply="none", device="cpu")
+    for text in texts:
+        given = {entry["label"]: entry["score"] for entry in raw([text])[0]}
+        with torch.no_grad():
+            logits = ours["sentiment"](**raw.tokenizer(text, return_tensors="pt")).logits[0].tolist()
+        assert [given[label] for label in SHADES] == logits
+
+
 def test_ner_predictions_have_one_tag_a_word(runs: dict[str, Path], data_folder: Path) -> None:
     """Tokens and gold tags stand as in the file, and the stock pipeline loads the folder."""
     rows = [json.loads(line) for line in (runs["ner"] / "predictions.jsonl").read_text().splitlines()]

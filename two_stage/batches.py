@@ -62,6 +62,11 @@ def row_lengths(dataset: Any) -> np.ndarray:
     return pyarrow.compute.list_value_length(table["input_ids"]).to_numpy()
 
 
+def longest_first(rows: Dataset) -> Dataset:
+    """The rows by length, so that those of like length share a batch; each knows whose it is."""
+    return rows.select(np.argsort(row_lengths(rows), kind="stable")[::-1])
+
+
 def repeated_rows(rows: Dataset, training: FineTuningArguments) -> Dataset:
     """The rows of an epoch: each once, or as often as --min_steps asks for, which is said.
 

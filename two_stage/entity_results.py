@@ -1,6 +1,7 @@
 """What an entity run leaves beside its weights: strict scores, predictions, pictures, the card's tables."""
 
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -224,19 +225,24 @@ def write_predictions(path: Path, scored: EntitySplit) -> dict[str, int]:
     Returns:
         How many entities of each type were found.
     """
-    split, predicted, entities = scored.split, scored.named(scored.tags), spans_found(scored)
-    gold = scored.named(scored.gold_tags) if scored.is_labelled else []
     with open(path, "w", encoding="utf-8") as file:
-        for number, sentence in enumerate(split.sentences):
-            row: dict[str, Any] = {"tokens": sentence.words, "predicted_tags": predicted[number]}
-            if gold:
-                row["gold_tags"] = gold[number]
-            row |= {"text": sentence.text, "entities": entities[number]}
-            if split.documents is not None:
-                row["document"] = int(split.documents[number])
-            file.write(json.dumps(row, ensure_ascii=False).translate(LINE_ENDS) + "\n")
+        file.writelines(prediction_lines(scored))
     counts = np.bincount(scored.found.kind, minlength=len(scored.types))
     return dict(zip(scored.types, counts.tolist(), strict=True))
+
+
+def prediction_lines(scored: EntitySplit) -> Iterator[str]:
+    """The line of each row in predictions.jsonl."""
+    split, predicted, entities = scored.split, scored.named(scored.tags), spans_found(scored)
+    gold = scored.named(scored.gold_tags) if scored.is_labelled else []
+    for number, sentence in enumerate(split.sentences):
+        row: dict[str, Any] = {"tokens": sentence.words, "predicted_tags": predicted[number]}
+        if gold:
+            row["gold_tags"] = gold[number]
+        row |= {"text": sentence.text, "entities": entities[number]}
+        if split.documents is not None:
+            row["document"] = int(split.documents[number])
+        yield json.dumps(row, ensure_ascii=False).translate(LINE_ENDS) + "\n"
 
 
 def spans_found(scored: EntitySplit) -> list[list[dict[str, Any]]]:

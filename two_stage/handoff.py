@@ -455,6 +455,7 @@ def trace_lineage(
         "script": script,
         "checkpoint": {
             "name": redacted(checkpoint.name),
+            "from_hub": not Path(checkpoint.name).is_dir(),
             "weights_sha256": checkpoint.weights_sha256,
             "config_sha256": checkpoint.config_sha256,
             "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),

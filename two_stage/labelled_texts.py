@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from two_stage.batches import pad_rows, row_lengths
+from two_stage.batches import longest_first, pad_rows
 from two_stage.duplicates import check_leakage, conflicting_rows
 from two_stage.exits import Refusal, say
 from two_stage.handoff import Checkpoint, settled_reading
@@ -284,8 +284,7 @@ def read_texts(source: Source, settings: TextFlags, scale: Scale, labelled: bool
     if not rows:
         raise Refusal(f"{source.name}: no row in it; write some, or leave the file out")
     texts = [text_value(row, settings.text_column, "text_column") for row in rows]
-    pair_column = settings.text_pair_column
-    pairs = [text_value(row, pair_column, "text_pair_column") for row in rows] if pair_column else None
+    pairs = second_texts(rows, settings)
     columns = label_columns(settings, scale)
     said = [row for row in rows if labelled or any(row[1].get(column) not in (None, "") for column in columns)]
     found = [row_target(row, settings, scale) for row in said]
@@ -294,6 +293,30 @@ def read_texts(source: Source, settings: TextFlags, scale: Scale, labelled: bool
     gold = np.array([shade for shade, _ in found]) if found else None
     targets = np.array([target for _, target in found]) if found else np.zeros((len(rows), scale.outputs))
     return Texts(texts, pairs, [place for place, _ in rows], gold, targets)
+
+
+def second_texts(rows: list[PlacedRow], settings: TextFlags) -> list[str] | None:
+    """The second text of each row, where rows have two."""
+    column = settings.text_pair_column
+    return [text_value(row, column, "text_pair_column") for row in rows] if column else None
+
+
+def check_text(row: PlacedRow, settings: TextFlags) -> None:
+    """Refuse a row that has not the text, or the two, that the model reads."""
+    text_value(row, settings.text_column, "text_column")
+    second_texts([row], settings)
+
+
+def texts_to_answer(
+    rows: list[PlacedRow], settings: TextFlags, scale: Scale, reading: Reading, tokenizer: PreTrainedTokenizerBase
+) -> Texts:
+    """Rows, whatever their labels, as the model reads them; the arguments are those of `load_splits`."""
+    texts = [text_value(row, settings.text_column, "text_column") for row in rows]
+    targets = np.zeros((len(rows), scale.outputs))
+    split = Texts(texts, second_texts(rows, settings), [place for place, _ in rows], None, targets)
+    tokenize_texts(split, reading, tokenizer, np.ones(len(rows)))
+    split.rows = longest_first(split.rows)
+    return split
 
 
 def keep(pieces: list[int], room: int, reading: Reading) -> list[list[int]]:
@@ -386,7 +409,7 @@ def load_splits(
             weights = class_weights(settings.class_weights, len(scale.labels), split.gold)[split.gold]
         tokenize_texts(split, reading, tokenizer, weights)
         if name != "train":  # rows of like length share a batch; `text` says whose they are
-            split.rows = split.rows.select(np.argsort(row_lengths(split.rows), kind="stable")[::-1])
+            split.rows = longest_first(split.rows)
         facts[name] = split_line(split, scale, label_columns(settings, scale))
         say(f"{name}: {facts[name]}{split_warnings(name, split, scale, reading)}")
     if copies:

@@ -25,7 +25,7 @@ SettingsT = TypeVar("SettingsT")
 TrainingT = TypeVar("TrainingT", bound=TrainingArguments)
 
 # A script that is given none of these is given no data, and runs the quickstart recipe.
-DATA_FLAGS = ("train_file", "validation_file", "test_file", "dataset", "stage_two")
+DATA_FLAGS = ("train_file", "validation_file", "test_file", "predict_file", "dataset", "stage_two")
 
 # The fields of TrainingArguments that --help shows; --help_all shows all hundred.
 COMMON_TRAINING_FLAGS = frozenset(
@@ -179,7 +179,7 @@ def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -
     Args:
         argv: the typed flags; None takes them from `sys.argv`.
         parser: of the script.
-        quickstart: the recipe that runs when neither a recipe nor data is given.
+        quickstart: the recipe that runs when neither a recipe nor data is given; "" where there is none.
 
     Raises:
         Refusal: see `parse_flags`.
@@ -190,7 +190,7 @@ def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -
     alone, unknown = parser.parse_known_args(typed)
     if unknown:
         parser.error(f"unknown flag {unknown[0]}{parser.nearest(unknown[0].split('=')[0].removeprefix('--'))}")
-    no_data = alone.recipe is None and not any(getattr(alone, flag, None) for flag in DATA_FLAGS)
+    no_data = bool(quickstart) and alone.recipe is None and not any(getattr(alone, flag, None) for flag in DATA_FLAGS)
     recipe = quickstart if no_data else alone.recipe
     namespace = parser.parse_args((recipe_flags(recipe, parser) if recipe else []) + typed)
     if no_data:

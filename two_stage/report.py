@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import yaml
+
 from two_stage.checkpoints import sync, told_if_unwritten
+from two_stage.hub import upload_run
 from two_stage.locks import unlock_folder
-from two_stage.redaction import redacted
+from two_stage.redaction import redacted, redacted_values
 from two_stage.runs import RESULTS, Run, write_lineage, write_results
 from two_stage.tables import file_sha256
 
@@ -38,6 +41,9 @@ HEADLINES = {
     "mean_squared_error": "mean squared error of scores",
     "pearson": "correlation of scores (Pearson)",
 }
+
+# Scores that the Hub knows by another name, or has a name for
+HUB_METRICS = {"macro_f1": "f1", "mlm_accuracy": "accuracy", "nsp_accuracy": "accuracy"}
 
 
 def headline_split(scores: dict[str, Any]) -> tuple[str, str]:
@@ -102,6 +108,7 @@ class Card(NamedTuple):
     title: str
     usage: str  # Python lines that load the folder
     limits: tuple[str, ...] = ()  # what the model is not good for
+    task: str = ""  # the Hub's name of it, such as text-classification
 
 
 class Findings(NamedTuple):
@@ -111,7 +118,60 @@ class Findings(NamedTuple):
     sections: tuple[str, ...] = ()  # Markdown, each with its heading
 
 
-def write_model_card(folder: Path, card: Card, scores: dict[str, float], findings: Findings) -> None:
+def card_metadata(folder: Path, card: Card, scores: dict[str, float], lineage: dict[str, Any]) -> dict[str, Any]:
+    """What the Hub reads of a card: task, tags, what it came from, data and scores, as ModelCardData has them.
+
+    A licence is not among them: that of a checkpoint need not be the model's, and whoever publishes it has to say.
+
+    Args:
+        folder: the run's; the model is called as it is.
+        card: of the script.
+        scores: the run's results.
+        lineage: the run's; of its chain the first checkpoint is named if it is one of the Hub.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    data = lineage.get("data", {})
+    split, prefix = headline_split(scores)
+    files = [Path(name).name for name in data.get(f"{split}_file", data.get("train_file", {}))]
+    of_data = ", ".join(files) or "held-out rows of the training data"
+    results = [
+        EvalResult(
+            task_type=card.task,
+            dataset_type="local",
+            dataset_name=of_data,
+            dataset_split=split,
+            metric_type=HUB_METRICS.get(name, name),
+            metric_name=spoken,
+            metric_value=round(scores[prefix + name], 6),
+        )
+        for name, spoken in HEADLINES.items()
+        if card.task and prefix + name in scores
+    ]
+    made = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=card.task or None,
+        tags=["bert", "two-stage"] if card.task else None,
+        base_model=hub_ancestor(lineage),
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        eval_results=results or None,
+        model_name=folder.resolve().name if results else None,
+    )
+    return redacted_values(made.to_dict())
+
+
+def hub_ancestor(lineage: dict[str, Any] | None) -> str | None:
+    """The Hub id of the checkpoint that a chain of runs began with; None of a folder."""
+    found = None
+    while lineage and "checkpoint" in lineage:
+        found = lineage["checkpoint"]["name"] if lineage["checkpoint"].get("from_hub") else None
+        lineage = lineage["checkpoint"]["lineage"]
+    return found
+
+
+def write_model_card(
+    folder: Path, card: Card, scores: dict[str, float], findings: Findings, lineage: dict[str, Any] | None = None
+) -> None:
     """Write README.md, the model card.
 
     Args:
@@ -119,9 +179,11 @@ def write_model_card(folder: Path, card: Card, scores: dict[str, float], finding
         card: title, usage and limits.
         scores: the run's results; the headline ones are shown.
         findings: the facts, such as the checkpoint that it came from and the files it was trained on; the sections.
+        lineage: of which the Hub is told what the model came from.
     """
+    metadata = yaml.safe_dump(card_metadata(folder, card, scores, lineage or {}), sort_keys=False, allow_unicode=True)
     usage = card.usage.replace('"FOLDER"', json.dumps(str(folder), ensure_ascii=False))  # whatever its name holds
-    lines = ["---", "library_name: transformers", "---", f"# {card.title}", "", "```python", usage, "```", ""]
+    lines = ["---", *metadata.splitlines(), "---", f"# {card.title}", "", "```python", usage, "```", ""]
     lines += ["| what | value |", "|---|---|"]
     lines += [f"| {name} | {markdown_cell(redacted(value))} |" for name, value in findings.facts.items()] + [""]
     if found := score_lines(scores):
@@ -147,7 +209,7 @@ def finish_run(
     card: Card,
     findings: Findings | None = None,
 ) -> None:
-    """Write all that a run leaves in its folder, all_results.json last, and tell what was made.
+    """Write all that a run leaves in its folder, all_results.json last, tell what was made, and upload it if asked.
 
     Args:
         trainer: has trained, or has only predicted, and then no weights are written.
@@ -170,6 +232,8 @@ def finish_run(
     unlock_folder(run.folder)
     if trainer.is_world_process_zero():
         print(f"\n{summary_table([run.folder])}\n")
+        if trained and trainer.args.push_to_hub:
+            upload_run(run.folder, trainer.args)
 
 
 def write_folder(
@@ -187,7 +251,7 @@ def write_folder(
                 for file, digest in files.items()
             )
         facts["optimizer steps"] = f"{trainer.state.global_step:,}"
-        write_model_card(run.folder, card, scores, findings._replace(facts=facts))
+        write_model_card(run.folder, card, scores, findings._replace(facts=facts), lineage)
         sync(run.folder / "model.safetensors")
     write_lineage(run.folder, lineage)
     write_results(run.folder, scores)

@@ -6,24 +6,30 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from two_stage.checkpoints import find_checkpoint, numbered_checkpoints, write_whole
 from two_stage.exits import Failure, Refusal, say
+from two_stage.hub import upload_run
 from two_stage.locks import HELD, lock_folder, unlock_folder
 from two_stage.recipe import read_recipe, recipe_text
 from two_stage.redaction import redacted_values
 
+if TYPE_CHECKING:
+    from two_stage.training_arguments import ExactTrainingArguments
+
 T = TypeVar("T")
 
 RESULTS, RECIPE, LINEAGE = "all_results.json", "recipe.yaml", "lineage.json"
+PARTIAL = ".unfinished-"  # how the names begin of what is worth keeping of a prediction that was cut off
 # settings that cannot change what a run makes
 HARMLESS = {"output_dir", "use_cpu", "dataloader_num_workers", "preprocessing_workers", "report_to", "disable_tqdm"}
 HARMLESS |= {"workers", "keep_models"}
 BEGINNING = {LINEAGE, f".{LINEAGE}", f".{RECIPE}"}  # all that a run has that was killed as it began
+HARMLESS |= {"push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy", "hub_always_push"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def _look(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], has_par
         if changes:
             raise Refusal(f"{folder}: {changes[0]}; give another --output_dir")
         return Run(folder, scores=_finished_scores(folder / RESULTS))
-    is_begun = has_parts or bool(numbered_checkpoints(folder))
+    is_begun = has_parts or bool(numbered_checkpoints(folder)) or any(folder.glob(f"{PARTIAL}*"))
     override = "" if has_parts else ", or go on with it all the same by --resume_anyway"
     if changes and is_begun and not resume_anyway:
         raise Refusal(f"{folder}: {changes[0]}; give another --output_dir{override}")
@@ -254,7 +260,9 @@ def _written_lineage(folder: Path) -> dict[str, Any]:
     return lineage if isinstance(lineage, dict) else {}
 
 
-def left_as_it_is(run: Run) -> dict[str, float]:
-    """Say that the run is finished and that nothing was done; returns its scores."""
+def left_as_it_is(run: Run, training: "ExactTrainingArguments | None" = None) -> dict[str, float]:
+    """Say that the run is finished and that nothing was done, but to upload it if that is asked for; its scores."""
     say(f"{run.folder} holds this very run, finished: left as it is")
+    if training is not None and training.push_to_hub:
+        told_to_all(lambda: upload_run(run.folder, training))
     return run.scores or {}

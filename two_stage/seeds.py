@@ -10,13 +10,17 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
 from two_stage.checkpoints import write_whole
 from two_stage.exits import Refusal, say
 from two_stage.report import SEEDS, seeds_table
+from two_stage.trackers import TRACKIO_FOLDER
+
+if TYPE_CHECKING:
+    from two_stage.training_arguments import ExactTrainingArguments
 
 Main = Callable[[list[str]], dict[str, float]]
 LEFT_OUT = ("_runtime", "_per_second", "_low", "_high")  # times, and the ends of intervals, whose mean is no end of one
@@ -38,15 +42,17 @@ def check_seeds(seeds: list[int], output_dir: str) -> None:
     if len(set(seeds)) < len(seeds):
         raise Refusal(f"--seeds {' '.join(map(str, seeds))}: each must be there once")
     folder = Path(output_dir)
-    there = sorted(path.name for path in folder.glob("[!.]*")) if folder.is_dir() else []
+    there = sorted(path.name for path in folder.glob("[!.]*") if path.name != TRACKIO_FOLDER) if folder.is_dir() else []
     if others := [name for name in there if name != SEEDS and not re.fullmatch(r"seed-\d+", name)]:
         raise Refusal(f"{folder}: holds {others[0]}, which is no seed's folder; give another --output_dir")
     if left_out := [name for name in there if name not in {SEEDS, *(f"seed-{seed}" for seed in seeds)}]:
         raise Refusal(f"{folder}: holds {left_out[0]} too; name its seed in --seeds, or give another --output_dir")
 
 
-def run_seeds(main: Main, argv: list[str] | None, seeds: list[int], output_dir: str) -> dict[str, float]:
-    """Run a script once a seed, in `output_dir`/seed-N, and tell the mean and the standard deviation of all scores.
+def run_seeds(
+    main: Main, argv: list[str] | None, seeds: list[int], training: "ExactTrainingArguments"
+) -> dict[str, float]:
+    """Run a script once a seed, in OUTPUT_DIR/seed-N, and tell the mean and the standard deviation of all scores.
 
     Called again, it leaves finished seeds as they are and goes on with the others; more seeds may join.
 
@@ -54,15 +60,18 @@ def run_seeds(main: Main, argv: list[str] | None, seeds: list[int], output_dir: 
         main: the script's.
         argv: its typed flags; None takes them from `sys.argv`. Seed and folder are put behind them, and win.
         seeds: at least two.
-        output_dir: gets a folder a seed, and seeds.json: `seeds`, and `scores`, each with its mean, its standard
-            deviation `sd` (of a sample: divided by seeds - 1), and `each`, in the order of the seeds.
+        training: its output_dir gets a folder a seed, and seeds.json: `seeds`, and `scores`, each with its mean, its
+            standard deviation `sd` (of a sample: divided by seeds - 1), and `each`, in the order of the seeds.
 
     Returns:
         Score → its mean over the seeds.
 
     Raises:
-        Refusal: see `check_seeds`, and whatever the script refuses.
+        Refusal: see `check_seeds`, and whatever the script refuses; several models cannot go to one repository.
     """
+    output_dir = training.output_dir
+    if training.push_to_hub:
+        raise Refusal("--push_to_hub: these are several models; choose one, and give --seed with its number alone")
     check_seeds(seeds, output_dir)
     typed = list(sys.argv[1:] if argv is None else argv)
     found = []

@@ -1,8 +1,10 @@
 """What a sentiment run leaves beside its weights: scores with intervals, predictions, pictures, the card's tables."""
 
 import csv
+import io
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,22 +127,40 @@ def write_predictions(path: Path, scored: SplitScores) -> None:
     A cell that begins with = + - @ or a tab and is no number gets a ' in front, or a spreadsheet would run it as a
     formula.
     """
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        file.write(csv_text([prediction_header(scored.scale, scored.split.pairs is not None)]))
+        csv.writer(file).writerows(prediction_rows(scored))
+
+
+def prediction_header(scale: Scale, paired: bool) -> list[str]:
+    """The names of the columns of predictions.csv."""
+    header = ["text", *(["text_pair"] if paired else []), "gold", "predicted"]
+    return [
+        safe_cell(name)
+        for name in header + (["gold_score", "predicted_score"] if scale.is_regression else scale.labels)
+    ]
+
+
+def prediction_rows(scored: SplitScores) -> Iterator[list[str]]:
+    """The cells of each text in predictions.csv."""
     split, labels = scored.split, scored.scale.labels
-    header = ["text", *(["text_pair"] if split.pairs else []), "gold", "predicted"]
-    header += ["gold_score", "predicted_score"] if scored.scale.is_regression else labels
     numbers = scored.logits if scored.scale.is_regression else scored.probabilities
     predicted = scored.predicted
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(safe_cell(name) for name in header)
-        for i, text in enumerate(split.texts):
-            cells = [text, *([split.pairs[i]] if split.pairs else [])]
-            cells.append(labels[split.gold[i]] if split.gold is not None and labels else "")
-            cells.append(labels[predicted[i]] if labels else "")
-            figures = [f"{number:.6f}" for number in numbers[i]]
-            if scored.scale.is_regression:
-                figures.insert(0, "" if split.gold is None else f"{split.targets[i, 0]:.6f}")
-            writer.writerow([safe_cell(cell) for cell in cells] + figures)
+    for i, text in enumerate(split.texts):
+        cells = [text, *([split.pairs[i]] if split.pairs else [])]
+        cells.append(labels[split.gold[i]] if split.gold is not None and labels else "")
+        cells.append(labels[predicted[i]] if labels else "")
+        figures = [f"{number:.6f}" for number in numbers[i]]
+        if scored.scale.is_regression:
+            figures.insert(0, "" if split.gold is None else f"{split.targets[i, 0]:.6f}")
+        yield [safe_cell(cell) for cell in cells] + figures
+
+
+def csv_text(rows: Iterable[list[str]]) -> str:
+    """Rows as lines of comma-separated values."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def safe_cell(text: str) -> str:

@@ -5,6 +5,7 @@ character spans, or words or a text alone, to be predicted. All become words, th
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -357,6 +358,42 @@ def without_predictions(row: PlacedRow, settings: TagFlags, split: str) -> Place
     if split == "test" and isinstance(tags, list) and all(tag in (-1, None) for tag in tags):
         return place, values | {settings.tags_column: None}
     return row
+
+
+def untagged(row: PlacedRow, settings: TagFlags) -> PlacedRow:
+    """A row without its tags and entities, which are nothing to a prediction."""
+    said = (settings.tags_column, settings.entities_column)
+    return row[0], {name: value for name, value in row[1].items() if name not in said}
+
+
+def check_sentence(row: PlacedRow, settings: TagFlags) -> None:
+    """Refuse a row that has neither words nor a text."""
+    read_sentence(untagged(row, settings), settings, None)
+
+
+def number_documents(rows: Iterator[PlacedRow], settings: TagFlags, several: bool) -> Iterator[PlacedRow]:
+    """Rows that come one by one, with the numbers of their documents for the names, as `document_numbers` has them.
+
+    Args:
+        rows: in their order.
+        settings: name the column.
+        several: whether there are several files, each of which is a document at least.
+    """
+    number, before = 0, None
+    for place, values in rows:
+        document = values.get(settings.document_column)
+        current = (place.rpartition(" row ")[0], document)
+        number += before is not None and current != before
+        before = current
+        yield place, values | ({settings.document_column: number} if several or document is not None else {})
+
+
+def sentences_to_answer(rows: list[PlacedRow], settings: TagFlags) -> Sentences:
+    """Rows, whatever their tags, whose documents have numbers."""
+    sentences = [read_sentence(untagged(row, settings), settings, None) for row in rows]
+    numbers = [row[1].get(settings.document_column) for row in rows]
+    documents = np.array([number or 0 for number in numbers]) if any(n is not None for n in numbers) else None
+    return Sentences(sentences, [place for place, _ in rows], documents, np.arange(len(rows)))
 
 
 def document_numbers(documents: list[tuple[str, Any]], places: list[str], column: str) -> np.ndarray:

@@ -37,8 +37,10 @@ from two_stage.checkpoints import (
     what_is_wrong,
 )
 from two_stage.exits import STOPS, Failure, Refusal, Stopped, outlive_one_stop, say
+from two_stage.hub import open_repository
 from two_stage.layers import UnfreezingCallback, freeze_layers, parameter_groups, spoken_groups
 from two_stage.runs import told_to_all
+from two_stage.trackers import write_into
 from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, arguments_aside, planned_steps
 
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
@@ -144,6 +146,7 @@ class ExactTrainer(Trainer):
         unfreezes = isinstance(args, FineTuningArguments) and args.unfreeze_epochs > 0
         args.ddp_find_unused_parameters = unfreezes or args.ddp_find_unused_parameters
         super().__init__(args=args, eval_dataset=eval_dataset, **kwargs)
+        write_into(self.callback_handler.callbacks, args.output_dir)
         self.add_callback(ExactCallback(self))
         self.resume_state = ResumeState()
         self.add_callback(self.resume_state)
@@ -439,6 +442,25 @@ class ExactTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             results, _ = self.row_results(model, self._prepare_inputs(dict(inputs)))
         return torch.nonzero(~results.flatten(1).isfinite().all(dim=1)).flatten().tolist()
+
+    # --- The Hub ---
+
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """Find out before training whether the repository can be written to.
+
+        Raises:
+            Refusal: it cannot, or there will be no model to upload.
+        """
+        if self.train_dataset is None:
+            raise Refusal("--push_to_hub: uploads a model that was trained; nothing is trained here")
+        self.hub_model_id = told_to_all(lambda: open_repository(self.args))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Upload nothing while the model learns: `finish_run` does it once, see `two_stage.hub`."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save, and leave uploading to `finish_run`."""
+        super().save_model(output_dir, _internal_call=True)
 
     # --- Checkpoints ---
 

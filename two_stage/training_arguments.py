@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -10,7 +11,10 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
 from two_stage.exits import Refusal
+from two_stage.hub import check_hub
 from two_stage.recipe import check_range
+from two_stage.redaction import redacted, redacted_values
+from two_stage.trackers import check_trackers, keep_local
 
 ArgumentsT = TypeVar("ArgumentsT", bound="ExactTrainingArguments")
 
@@ -68,7 +72,8 @@ class ExactTrainingArguments(TrainingArguments):
 
         Raises:
             Refusal: half precision asked for on a CPU, which emulates it hundreds of times slower or runs no faster;
-                a field of TrainingArguments that would do nothing here.
+                a field of TrainingArguments that would do nothing here; a tracker that is not installed; a Hub that
+                cannot be written to.
         """
         check_range(self, 0, 1, "layer_decay")
         check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
@@ -91,8 +96,23 @@ class ExactTrainingArguments(TrainingArguments):
             self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         self.dataloader_pin_memory &= on_gpu
         super().__post_init__()
+        self.settle_reports()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
+
+    def settle_reports(self) -> None:
+        """Look at trackers and Hub before anything is read, and give the run a name without secrets."""
+        trackers = [name for name in self.report_to or [] if name != "kubeflow"]  # which transformers adds by itself
+        check_trackers(trackers)
+        keep_local(trackers, self.output_dir)
+        if trackers:  # by which a tracker knows a run that is gone on with
+            self.run_name = redacted(vars(self)["run_name"] or Path(self.output_dir).resolve().name)
+        if self.push_to_hub:
+            check_hub(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as trackers write them down: without secrets."""
+        return redacted_values(super().to_dict())
 
     def check_metric(self, scores: list[str]) -> None:
         """Refuse a --metric_for_best_model that evaluation does not give, before anything is trained."""

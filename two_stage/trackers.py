@@ -1,0 +1,57 @@
+"""Trackers of --report_to: there before a model is loaded, and where they write files, in the run's own folder."""
+
+import os
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, TensorBoardCallback
+
+from two_stage.exits import Refusal
+
+MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # trackers whose module has another name
+PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml", "flyte": "flytekit"}
+OFTEN = ("tensorboard", "trackio", "wandb", "mlflow")  # what a refusal names
+TRACKIO_FOLDER = "trackio"
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Refuse a tracker that nobody knows, or whose package is not installed; Trainer would find out too late.
+
+    Raises:
+        Refusal: naming the command that installs it.
+    """
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise Refusal(f"--report_to {name}: is no tracker; known are {', '.join(OFTEN)} and others of transformers")
+        if not _is_installed(MODULES.get(name, name)):
+            package = PACKAGES.get(name, name)
+            raise Refusal(
+                f"--report_to {name}: its package is not installed; pip install {package}, or leave {name} out"
+            )
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module can be imported; a folder `wandb` or `mlruns` that a tracker left in the way is none."""
+    found = find_spec(module)
+    return found is not None and found.origin is not None
+
+
+def keep_local(names: Iterable[str], output_dir: str) -> None:
+    """Let trackio, which looks once, where it is imported, keep its runs in the run's folder unless it is told where.
+
+    With several seeds that is the folder of all of them.
+    """
+    if "trackio" in names:
+        os.environ.setdefault("TRACKIO_DIR", str(Path(output_dir, TRACKIO_FOLDER).absolute()))
+
+
+def write_into(callbacks: Iterable[TrainerCallback], output_dir: str) -> None:
+    """Let TensorBoard's files lie in `output_dir`/tensorboard, unless TENSORBOARD_LOGGING_DIR says where.
+
+    Of itself it takes a new folder each time that a run is gone on with, and where nothing is trained one outside.
+    """
+    for callback in callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(Path(output_dir, "tensorboard"))
