@@ -5,6 +5,8 @@ MULTI_CPU, where there is no mpirun: the run would take twice as long, at half t
 """
 
 import os
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,8 @@ from two_stage.exits import Refusal
 
 # what torch's launchers and the mpirun of each MPI call the number of all processes, as accelerate reads it
 WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-LAUNCHERS = (["accelerate", "launch"], ["accelerate-launch"], ["launch.py"])  # behind the interpreter
+# how accelerate's launcher is called, with an interpreter and its flags before it
+LAUNCHERS = (["accelerate", "launch"], ["accelerate-launch"], ["accelerate.commands.launch"], ["launch.py"])
 
 
 def check_launch(script: str) -> None:
@@ -48,21 +51,21 @@ def asked_processes(command: list[str]) -> int | None:
         None where it is no `accelerate launch`, or does not say how many.
     """
     names = [Path(word).name for word in command[:5]]
-    found = next((at for at in range(len(names)) for way in LAUNCHERS if names[at : at + len(way)] == way), None)
-    if found is None:
+    starts = [at + len(way) for at in range(len(names)) for way in LAUNCHERS if names[at : at + len(way)] == way]
+    if not starts:
         return None
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file
     from accelerate.commands.launch import launch_command_parser
 
-    words = command[found + (2 if names[found] == "accelerate" else 1) :]
     try:
-        launched, _ = launch_command_parser().parse_known_args(words)
+        with redirect_stderr(StringIO()):  # of a command that is another program's after all
+            launched, _ = launch_command_parser().parse_known_args(command[starts[0] :])
         if launched.num_processes is not None or launched.tpu:  # on a TPU it forks them itself
             return None if launched.tpu else launched.num_processes
         # as the launcher itself: with --cpu the machine's own config file does not count, one that is named does
         if launched.config_file or (Path(default_config_file).is_file() and not launched.cpu):
             return getattr(load_config_from_file(launched.config_file), "num_processes", None)
-    except (SystemExit, OSError, ValueError):  # then the launcher has told it, or it was another program
+    except (SystemExit, OSError, ValueError):
         return None
     return None
 

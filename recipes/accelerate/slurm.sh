@@ -25,7 +25,8 @@ machines=$SLURM_JOB_NUM_NODES
 # Without GPUs, PROCESSES_PER_NODE says how many, and the script gets --use_cpu
 processes=${PROCESSES_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 # Where all meet: the first machine, and a port of the job's own, as two jobs may share a machine
-address=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+address=${hosts%%$'\n'*}
 port=$((20000 + SLURM_JOB_ID % 10000))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((${SLURM_CPUS_PER_TASK:-$processes} / processes))}
 
