@@ -78,7 +78,7 @@ def sharded(tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempP
     run_sentiment.main(call("alone", 16))
     calls = {"sentiment-shared": call("shared", 8), "halve-shared": [str(folder / "shared"), str(folder / "again")]}
     calls |= {"sentiment-again": call("again", 8)}
-    end(start([*ACCELERATE, str(CONFIGS / "fsdp2_cpu.yaml")], folder, calls))
+    end(start([*ACCELERATE, str(CONFIGS / "fsdp2.yaml")], folder, calls))
     assert marks(folder, "world") == ["world_2_rank_0", "world_2_rank_1"]
     return folder
 
@@ -120,8 +120,14 @@ def test_checkpoints_of_shared_weights_are_whole_and_gone_on_with(sharded: Path)
     for checkpoint in checkpoints:
         assert what_is_wrong(checkpoint) is None
         named = json.loads((checkpoint / "manifest.json").read_text())["files"]
-        assert {"rng_state_0.pth", "rng_state_1.pth", "scheduler.pt", "trainer_state.json"} <= named.keys()
-        assert any(name.startswith("optimizer") for name in named)
+        assert {
+            "optimizer.bin",
+            "pytorch_model_fsdp.bin",
+            "rng_state_0.pth",
+            "rng_state_1.pth",
+            "scheduler.pt",
+            "trainer_state.json",
+        } <= named.keys()
     assert not (sharded / "shared" / UNFINISHED).exists()
     assert losses(sharded / "again") == losses(sharded / "shared")
     assert file_sha256(sharded / "again" / "model.safetensors") == file_sha256(sharded / "shared" / "model.safetensors")
@@ -144,13 +150,13 @@ def uneven(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call_of(script: str, checkpoint: Path, data: Path, output: Path, batch: int) -> list[str]:
-    """Three steps of eight rows, a validation split and a test split."""
+    """Eighteen steps of eight rows, a validation split and a test split."""
     name = "texts.csv" if script == "sentiment" else "sentences.jsonl"
     call = ["--checkpoint", str(checkpoint), "--output_dir", str(output), "--allow_leakage", "--use_cpu"]
     for split in ("train", "validation", "test"):
         call += [f"--{split}_file", str(data / f"{split}_{name}")]
     call += ["--per_device_train_batch_size", str(batch), "--per_device_eval_batch_size", "3", "--max_length", "32"]
-    call += ["--max_steps", "3", "--learning_rate", "1e-3", "--head_learning_rate", "1e-2", "--save_strategy", "no"]
+    call += ["--max_steps", "18", "--learning_rate", "3e-3", "--head_learning_rate", "1e-2", "--save_strategy", "no"]
     call += ["--disable_tqdm", "true", "--logging_steps", "1", "--warmup_steps", "0"]
     return call + (["--labels", *SHADES] if script == "sentiment" else [])
 
@@ -180,10 +186,11 @@ def test_scores_of_splits_that_do_not_divide(two_and_one: Path, script: str) -> 
     """Every row counts once: what is counted is equal to the last bit, and what is a sum of floats within 1e-5."""
     two, one = (scores_of(two_and_one / name) for name in (script, f"{script} alone"))
     assert two.keys() == one.keys()
-    counted = {name for name in one if name.split("_", 1)[1] in ("accuracy", "macro_f1", "quadratic_kappa", "f1")}
+    counted = {name for name in one if name.endswith(("_accuracy", "_f1", "_kappa"))}
     assert len(counted) >= 4
     assert {name: two[name] for name in counted} == {name: one[name] for name in counted}
-    assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
+    assert one["test_macro_f1"] > 0.2, "nothing was learned that could be scored"
+    assert two == pytest.approx(one, rel=1e-3, abs=1e-6)
 
 
 def test_predictions_come_in_the_order_of_the_file(two_and_one: Path, uneven: Path) -> None:

@@ -17,11 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 import torch.distributed
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 
 import run_ner
 import run_pretraining
 import run_sentiment
-from two_stage import corpus
+from two_stage import corpus, launch
 
 MAINS = {"pretraining": run_pretraining.main, "sentiment": run_sentiment.main, "ner": run_ner.main}
 MARKS = Path(sys.argv[-1]).parent
@@ -34,6 +36,20 @@ def counted_tables(*args: Any, **kwargs: Any) -> Iterator[pa.Table]:
     number = len(list(MARKS.glob(f"read_by_{RANK}_*")))
     (MARKS / f"read_by_{RANK}_{number}").touch()
     yield from read_tables(*args, **kwargs)
+
+
+def share_out_on_cores() -> None:
+    """Let accelerate use FSDP without a GPU, which it leaves out: torch itself shares a model out over gloo as well."""
+    own_init = AcceleratorState.__init__
+
+    def init(state: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        own_init(state, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            state.fsdp_plugin = fsdp_plugin
+
+    AcceleratorState.__init__ = init
+    launch.check_shared_out = lambda on_gpu: None
 
 
 def halve(whole: Path, half: Path) -> None:
@@ -52,6 +68,8 @@ def halve(whole: Path, half: Path) -> None:
 def main(calls: Path) -> None:
     """Run them all."""
     corpus._token_tables = counted_tables
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        share_out_on_cores()
     for name, flags in json.loads(calls.read_text()).items():
         script = name.split("-")[0]
         if script == "halve":

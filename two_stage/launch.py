@@ -70,6 +70,19 @@ def asked_processes(command: list[str]) -> int | None:
     return None
 
 
+def check_shared_out(on_gpu: bool) -> None:
+    """Refuse FSDP without a GPU.
+
+    Raises:
+        Refusal: accelerate would leave it out without a word, and each process would hold the whole model.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and not on_gpu:
+        raise Refusal(
+            "FSDP shares a model out over GPUs alone, and accelerate would leave it out here without a word; launch "
+            "with --config_file recipes/accelerate/cpu_processes.yaml"
+        )
+
+
 def _parent_command() -> list[str]:
     """The words of the command that started this process; none where that cannot be known."""
     try:
