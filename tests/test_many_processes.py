@@ -189,7 +189,7 @@ def test_scores_of_splits_that_do_not_divide(two_and_one: Path, script: str) -> 
     counted = {name for name in one if name.endswith(("_accuracy", "_f1", "_kappa"))}
     assert len(counted) >= 4
     assert {name: two[name] for name in counted} == {name: one[name] for name in counted}
-    assert one["test_macro_f1"] > 0.2, "nothing was learned that could be scored"
+    assert one["test_macro_f1"] > 0.1, "nothing was learned that could be scored"
     assert two == pytest.approx(one, rel=1e-3, abs=1e-6)
 
 
