@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 import demo
 import export_onnx
@@ -494,10 +496,15 @@ def check_command(words: list[str]) -> bool:
         launched = launch_command_parser().parse_args(words[2:])
         if launched.config_file and launched.config_file.startswith("recipes/"):
             assert Path(launched.config_file).is_file(), f"no such file: {' '.join(words)}"
+            load_config_from_file(launched.config_file)
         words = ["python", launched.training_script, *launched.training_script_args]
     elif program == "torchrun":
-        start = next(i for i, word in enumerate(words) if word.endswith(".py"))
-        words = ["python", *words[start:]]
+        launched = torchrun_parser().parse_args(words[1:])
+        words = ["python", launched.training_script, *launched.training_script_args]
+    elif program == "sbatch":
+        start = next(i for i, word in enumerate(words) if word.endswith(".sh"))
+        assert (REPOSITORY / words[start]).is_file(), f"no such file: {' '.join(words)}"
+        words = ["python", *words[start + 1 :]]
     elif not re.fullmatch(r"python3?", program):
         return False
     if words[1:3] == ["-m", "two_stage.report"]:
@@ -579,6 +586,11 @@ def test_commands_are_found_as_a_shell_reads_them() -> None:
         "python none.py",
         "accelerate launch run_ner.py --train_file x --bins 1",
         "accelerate launch --config_file recipes/none.yaml run_ner.py --train_file x",
+        "accelerate launch --machine_rnk 1 run_ner.py --train_file x",
+        "torchrun --nproc 2 run_ner.py --train_file x --bins 1",
+        "torchrun --processes 2 run_ner.py --train_file x",
+        "sbatch recipes/none.sh run_ner.py --train_file x",
+        "sbatch --nodes 2 recipes/accelerate/slurm.sh run_ner.py --train_file x --bins 1",
         "python -m two_stage.report",
         "python demo.py outputs/quickstart/ner --prot 8001",
         "python export_onnx.py --checkpoint x --int9",

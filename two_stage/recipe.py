@@ -19,6 +19,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from two_stage.exits import Refusal, say
+from two_stage.launch import check_launch
 from two_stage.redaction import SECRET, redacted, redacted_values
 
 SettingsT = TypeVar("SettingsT")
@@ -182,7 +183,7 @@ def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -
         quickstart: the recipe that runs when neither a recipe nor data is given; "" where there is none.
 
     Raises:
-        Refusal: see `parse_flags`.
+        Refusal: see `parse_flags` and `check_launch`.
     """
     typed = list(sys.argv[1:] if argv is None else argv)
     if "--help_all" not in typed:
@@ -190,6 +191,7 @@ def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -
     alone, unknown = parser.parse_known_args(typed)
     if unknown:
         parser.error(f"unknown flag {unknown[0]}{parser.nearest(unknown[0].split('=')[0].removeprefix('--'))}")
+    check_launch(parser.prog)
     no_data = bool(quickstart) and alone.recipe is None and not any(getattr(alone, flag, None) for flag in DATA_FLAGS)
     recipe = quickstart if no_data else alone.recipe
     namespace = parser.parse_args((recipe_flags(recipe, parser) if recipe else []) + typed)

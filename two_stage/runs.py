@@ -201,7 +201,7 @@ def changed_inputs(lineage_file: Path, now: dict[str, Any], resuming: bool) -> s
             if before["checkpoint"].get(key) != now["checkpoint"].get(key):
                 return f"{spoken} of {now['checkpoint']['name']} changed"
         for key, spoken in (("rows_a_step", "rows a step"), ("precision", "precision")):
-            if resuming and before[key] != now[key]:
+            if resuming and key in now and before[key] != now[key]:
                 return f"{spoken} changed from {before[key]} to {now[key]}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{lineage_file} was lost or changed"

@@ -381,7 +381,9 @@ class ExactTrainer(Trainer):
         losses, self.step_losses = torch.stack(self.step_losses), []
         # a scaler of fp16 meets infinite gradients now and then, passes over the step, and scales less
         is_scaled = getattr(self.accelerator, "scaler", None) is not None
-        numbers = losses if is_scaled else torch.cat([losses, torch.as_tensor(grad_norm).to(losses).reshape(1)])
+        # and DeepSpeed tells no norm where it does not clip
+        is_norm = grad_norm is not None and not is_scaled
+        numbers = torch.cat([losses, torch.as_tensor(grad_norm).to(losses).reshape(1)]) if is_norm else losses
         if not numbers.isfinite().all():
             self.refuse_step(losses)
         return grad_norm
@@ -402,8 +404,10 @@ class ExactTrainer(Trainer):
             what += ", while this process's losses are"
         saved = self.last_checkpoint()
         good = f"{saved} is the last good checkpoint" if saved else "no checkpoint was saved before"
+        # DeepSpeed takes its step within the backward pass, before anybody can look
+        taken = "was taken" if self.accelerator.distributed_type == DistributedType.DEEPSPEED else "was not taken"
         raise Failure(
-            f"step {step}: {what} ({self.spoken_rows(bad or list(range(len(losses))))}); the step was not taken, and "
+            f"step {step}: {what} ({self.spoken_rows(bad or list(range(len(losses))))}); the step {taken}, and "
             f"{good}; try a lower --learning_rate than {self.args.learning_rate:g}, or --precision fp32"
             + (", with --resume_anyway to go on from there" if saved else "")
         )

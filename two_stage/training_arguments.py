@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
+from two_stage import launch
 from two_stage.exits import Refusal
 from two_stage.hub import check_hub
 from two_stage.recipe import check_range
@@ -72,8 +73,8 @@ class ExactTrainingArguments(TrainingArguments):
 
         Raises:
             Refusal: half precision asked for on a CPU, which emulates it hundreds of times slower or runs no faster;
-                a field of TrainingArguments that would do nothing here; a tracker that is not installed; a Hub that
-                cannot be written to.
+                FSDP without a GPU; a field of TrainingArguments that would do nothing here; a tracker that is not
+                installed; a Hub that cannot be written to.
         """
         check_range(self, 0, 1, "layer_decay")
         check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
@@ -88,6 +89,7 @@ class ExactTrainingArguments(TrainingArguments):
             if getattr(self, name) != stock:
                 raise Refusal(f"--{name} {getattr(self, name)}: has no effect in these scripts; leave it out")
         on_gpu = torch.cuda.is_available() and not self.use_cpu
+        launch.check_shared_out(on_gpu)
         if not on_gpu and (self.bf16 or self.fp16 or self.precision in ("bf16", "fp16")):
             raise Refusal("half precision needs a GPU here; leave precision at auto")
         if self.precision != "auto":
