@@ -69,7 +69,7 @@ def numbers_apart(row: dict[str, Any]) -> tuple[dict[str, Any], list[float]]:
 
 
 @pytest.mark.parametrize("name", MAINS)
-@pytest.mark.parametrize("at_once", [4096, 10])
+@pytest.mark.parametrize("at_once", [4096, pytest.param(10, marks=pytest.mark.slow)])
 def test_predictions_are_those_of_the_ordinary_path(
     name: str, at_once: int, trained: dict[str, Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -347,6 +347,7 @@ def test_nothing_is_cut_off_or_covered_and_the_width_is_kept(picture: str, width
     assert figure.bbox.width / DPI == pytest.approx(width, abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_files_have_the_same_bytes_twice(tmp_path: Path) -> None:
     """And are named after what they show."""
     for folder in ("a", "b"):

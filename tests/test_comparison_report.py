@@ -422,6 +422,7 @@ def test_bad_news_is_told_as_plainly(gain: float, higher_is_better: bool, answer
     assert max(places) == pytest.approx(94)
 
 
+@pytest.mark.slow
 def test_the_same_comparison_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:
     """Of all files."""
     for name in write_report(tmp_path, made_up_comparison()):

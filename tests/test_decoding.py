@@ -395,6 +395,7 @@ def test_memory_does_not_grow_with_the_split() -> None:
 # --- A sentence of 50,000 words ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_a_long_sentence_is_its_parts() -> None:
     """Every fifth word is O for certain, so each part between gives what it gives as a sentence of its own."""

@@ -269,6 +269,7 @@ def test_numbers_stand_out_from_every_colour() -> None:
         assert contrast(text.get_color(), blues[row, column]) >= 3, (text, row, column)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "labels"),
     [(1, ["one"]), (2, ["no", "yes"]), (7, SHADES), (20, [f"a label that is far too long {i}" for i in range(20)])],

@@ -110,7 +110,7 @@ STREAMED = {
     ),
 }
 CASES = [(name, kind) for name in MODULES for kind in CUTS] + [("pretraining", kind) for kind in STREAMED]
-QUICK = {("pretraining", "mid first epoch"), ("ner", "accumulation")}
+QUICK = {("ner", "accumulation")}
 
 
 @pytest.mark.parametrize(

@@ -499,7 +499,7 @@ def begun(folder: Path, **changed: Any) -> Path:
 def a_checkpoint(folder: Path) -> None:
     """A whole checkpoint."""
     folder.mkdir()
-    for name in ("model.safetensors", "optimizer.pt"):
+    for name in ("model.safetensors", "trainer_state.json", "optimizer.pt"):
         (folder / name).write_bytes(b"numbers")
     seal(folder)
 

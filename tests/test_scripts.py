@@ -243,6 +243,7 @@ def test_the_three_commands_of_the_readme(tiny_folder: Path, data_folder: Path, 
     assert report["sentences"] > report["documents"]  # the splitter found the sentences of each cell
 
 
+@pytest.mark.slow
 def test_stage_one_takes_a_data_set(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     """A local folder of parquet files is a `datasets` data set: the run is that of the same texts in a file."""
     documents = (data_folder / "corpus.txt").read_text().strip().split("\n\n")

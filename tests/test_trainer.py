@@ -93,6 +93,7 @@ def naive_steps(rows: int, step_rows: int, epochs: float) -> int:
     return math.ceil(epochs * steps)
 
 
+@pytest.mark.slow
 @given(
     rows=st.integers(1, 50),
     batch=st.integers(1, 8),
@@ -244,6 +245,7 @@ def test_rates_and_layers_out_of_range_are_refused(tmp_path: Path, flag: dict[st
         ExactTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **flag)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--gradient_checkpointing", "true"]], ids=["plain", "checkpointing"])
 def test_frozen_layers_stay_through_training(
     tiny_folder: Path, data_folder: Path, tmp_path: Path, flags: list[str]
