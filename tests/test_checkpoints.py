@@ -31,7 +31,6 @@ from two_stage.checkpoints import (
     write_whole,
 )
 from two_stage.exits import Failure, Refusal
-from two_stage.handoff import file_sha256
 
 FILES = {"model.safetensors": b"weights" * 9, "trainer_state.json": b"{}", "optimizer.pt": b"means", "a/b": b"below"}
 
@@ -333,15 +332,6 @@ def whole(
     return made
 
 
-def same_end(made: Call, name: str) -> None:
-    """A run ended as the whole one did, and left the same files."""
-    run, expected = made.folder / name, made.folder / "whole"
-    assert history(run) == history(expected)
-    assert scores_of(run) == scores_of(expected)
-    assert file_sha256(run / "model.safetensors") == file_sha256(expected / "model.safetensors")
-    assert not (run / UNFINISHED).exists()
-
-
 @pytest.mark.parametrize("stage", [pytest.param(s, marks=() if s in QUICK else pytest.mark.slow) for s in STAGES])
 def test_killed_while_it_saves(whole: Call, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command goes on from the last good checkpoint, with no hand, and ends in the same numbers."""
@@ -366,7 +356,7 @@ def test_killed_while_it_saves(whole: Call, stage: str, capsys: pytest.CaptureFi
     whole(name)
     went_on = "checkpoint-9" if "checkpoint-9" in there else "checkpoint-6"
     assert f"Going on from {run / went_on}" in capsys.readouterr().out
-    same_end(whole, name)
+    whole.same_end(name)
     assert {path.name for path in run.glob("*checkpoint-*")} == {"checkpoint-12"}
 
 
@@ -384,7 +374,7 @@ def test_damaged_when_it_is_read(whole: Call, file: str, capsys: pytest.CaptureF
     assert f"{run / 'checkpoint-9'}: " in said
     assert "set aside as broken-checkpoint-9" in said
     assert f"Going on from {run / 'checkpoint-6'}" in said
-    same_end(whole, name)
+    whole.same_end(name)
 
 
 def test_without_its_optimizer_a_run_is_not_gone_on_with(whole: Call, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ import pytest
 from transformers import Trainer, TrainerState
 
 import run_pretraining
-from tests.test_checkpoints import same_end
 from tests.test_resume import BATCH, Call, dropout_folder  # noqa: F401
 from tests.test_scripts import files_of
 from two_stage import report, trainer
@@ -113,7 +112,7 @@ def test_full_in_the_middle_of_a_save(small: Call, disk: SmallDisk, stage: str) 
     assert what_is_wrong(run / "checkpoint-6") is None
     disk.make_room()
     small("run")
-    same_end(small, "run")
+    small.same_end("run")
 
 
 def test_full_at_the_end(small: Call, disk: SmallDisk) -> None:
@@ -132,7 +131,7 @@ def test_full_at_the_end(small: Call, disk: SmallDisk) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "training_step", None)
         small("run")
-    same_end(small, "run")
+    small.same_end("run")
 
 
 def test_no_room_for_one_checkpoint(disk: SmallDisk, dropout_folder: Path, data_folder: Path) -> None:  # noqa: F811

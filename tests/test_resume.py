@@ -15,6 +15,7 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from tests.conftest import SHADES
+from two_stage.checkpoints import UNFINISHED
 from two_stage.handoff import file_sha256
 from two_stage.trainer import ExactTrainer
 
@@ -67,6 +68,14 @@ class Call:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(CutOff):  # noqa: PT012
             patch.setattr(ExactTrainer, "training_step", training_step)
             self(name, *more)
+
+    def same_end(self, name: str) -> None:
+        """The run of this name ended as the one named `whole` did, bit for bit, and left nothing half done."""
+        run, expected = self.folder / name, self.folder / "whole"
+        assert history(run) == history(expected)
+        assert scores_of(run) == scores_of(expected)
+        assert file_sha256(run / "model.safetensors") == file_sha256(expected / "model.safetensors")
+        assert not (run / UNFINISHED).exists()
 
 
 @pytest.fixture
@@ -129,10 +138,7 @@ def test_resume_is_exact(call: Callable[..., Call], name: str, kind: str) -> Non
     assert kept
     assert not (made.folder / "cut" / "all_results.json").exists()
     made("cut")
-    whole, cut = made.folder / "whole", made.folder / "cut"
-    assert history(cut) == history(whole)
-    assert scores_of(cut) == scores_of(whole)
-    assert file_sha256(cut / "model.safetensors") == file_sha256(whole / "model.safetensors")
+    made.same_end("cut")
 
 
 @pytest.mark.slow  # it trains whole runs
@@ -143,10 +149,7 @@ def test_cut_off_again_and_again(call: Callable[..., Call]) -> None:
     for step in (3, 6, 9, 12):
         made.cut("cut", step)
     made("cut")
-    whole, cut = made.folder / "whole", made.folder / "cut"
-    assert history(cut) == history(whole)
-    assert scores_of(cut) == scores_of(whole)
-    assert file_sha256(cut / "model.safetensors") == file_sha256(whole / "model.safetensors")
+    made.same_end("cut")
 
 
 @pytest.mark.slow  # it trains whole runs
@@ -160,6 +163,4 @@ def test_the_best_model_is_found_again(call: Callable[..., Call]) -> None:
     assert state.best_model_checkpoint == str(made.folder / "cut" / f"checkpoint-{state.best_global_step}")
     assert Path(state.best_model_checkpoint).is_dir()
     made("cut")
-    whole, cut = made.folder / "whole", made.folder / "cut"
-    assert history(cut) == history(whole)
-    assert file_sha256(cut / "model.safetensors") == file_sha256(whole / "model.safetensors")
+    made.same_end("cut")

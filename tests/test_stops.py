@@ -19,7 +19,6 @@ from tests.test_resume import BATCH, Call, dropout_folder, history, scores_of  #
 from two_stage import runs, trainer
 from two_stage.checkpoints import UNFINISHED, what_is_wrong
 from two_stage.exits import STOP_SIGNALS, STOPS, Stopped
-from two_stage.handoff import file_sha256
 from two_stage.trainer import ExactCallback, ExactTrainer
 
 ACCUMULATED = ("--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2")  # rows a step as in BATCH
@@ -61,14 +60,6 @@ def whole(
         return call
 
     return made
-
-
-def same_end(made: Call, name: str) -> None:
-    """A run ended as the whole one did, bit for bit."""
-    run, expected = made.folder / name, made.folder / "whole"
-    assert history(run) == history(expected)
-    assert scores_of(run) == scores_of(expected)
-    assert file_sha256(run / "model.safetensors") == file_sha256(expected / "model.safetensors")
 
 
 def check_unfinished(run: Path, step: int | None) -> None:
@@ -164,4 +155,4 @@ def test_a_stop_loses_nothing(whole: Callable[[str], Call], where: str) -> None:
     assert not (run / UNFINISHED).exists()
     assert stop.saved == ("" if point.is_at_once else str(run / f"checkpoint-{point.step}"))
     made(name)
-    same_end(made, name)
+    made.same_end(name)
