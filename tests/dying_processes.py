@@ -3,9 +3,11 @@
     python -m torch.distributed.run … tests/dying_processes.py DEATHS flags of run_sentiment.py
 
 DEATHS is a folder of empty files named RANK-POINT-STEP, POINT being `step` or `save`; who dies by one removes it.
-By RANK-stop-STEP it gets a SIGTERM instead, in the middle of the step.
+By RANK-stop-STEP it gets a SIGTERM instead, in the middle of the step; by RANK-worker-STEP one of the processes that make
+its batches dies.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -25,7 +27,10 @@ def die(deaths: Path, point: str, trainer: ExactTrainer, step: int) -> None:
     order = deaths / f"{trainer.args.process_index}-{point}-{step}"
     if order.exists():
         order.rename(deaths / f"done {time.time()} {order.name}")
-        os.kill(os.getpid(), signal.SIGTERM if point == "stop" else signal.SIGKILL)
+        if point == "worker":
+            multiprocessing.active_children()[0].kill()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM if point == "stop" else signal.SIGKILL)
 
 
 def main(deaths: Path) -> None:
@@ -33,6 +38,7 @@ def main(deaths: Path) -> None:
     own_step, own_state = ExactTrainer.training_step, ExactTrainer._save_rng_state
 
     def training_step(trainer: ExactTrainer, *args: Any) -> torch.Tensor:
+        die(deaths, "worker", trainer, trainer.state.global_step + 1)
         loss = own_step(trainer, *args)
         die(deaths, "step", trainer, trainer.state.global_step + 1)
         die(deaths, "stop", trainer, trainer.state.global_step + 1)

@@ -1,24 +1,19 @@
 """Processes that are killed: a launcher starts them again and the run ends in the same numbers, or it ends soon."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from tests.conftest import REPOSITORY
 from tests.test_resume import Call, call, dropout_folder, history, scores_of  # noqa: F401
 from two_stage.checkpoints import UNFINISHED, what_is_wrong
-from two_stage.exits import run_script
 from two_stage.handoff import file_sha256
-from two_stage.trainer import ExactTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -171,30 +166,26 @@ def test_a_stop_of_one_process_stops_all(
 
 
 @pytest.mark.parametrize("step", [2, 7])
-def test_a_killed_data_worker(
-    call: Callable[..., Call],  # noqa: F811
-    step: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_a_killed_data_worker(call: Callable[..., Call], step: int, tmp_path: Path) -> None:  # noqa: F811
     """Exit code 1 and one line that tells how to mend it; the same command ends in the same numbers."""
     made = call("sentiment", *FLAGS, "--per_device_train_batch_size", "8", "--dataloader_num_workers", "2")
     made("whole")
-    own = ExactTrainer.training_step
-
-    def training_step(trainer: ExactTrainer, *args: Any) -> torch.Tensor:
-        if trainer.state.global_step == step - 1:
-            multiprocessing.active_children()[0].kill()
-        return own(trainer, *args)
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:  # noqa: PT012
-        patch.setattr(ExactTrainer, "training_step", training_step)
-        patch.setattr(sys, "argv", ["run_sentiment.py", *made.flags, "--output_dir", str(made.folder / "run")])
-        run_script(made.module.main)
-    assert end.value.code == 1
-    said = capfd.readouterr().err
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("run_sentiment.py: a process that makes batches was killed")
-    assert "the same command again" in said.splitlines()[-1]
+    (tmp_path / "deaths").mkdir()
+    (tmp_path / "deaths" / f"0-worker-{step}").touch()
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tests" / "dying_processes.py"), str(tmp_path / "deaths"), *made.flags]
+        + ["--output_dir", str(made.folder / "run")],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        timeout=150,
+    )
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert list((tmp_path / "deaths").glob("done *"))
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("run_sentiment.py: a process that makes batches was killed")
+    assert "the same command again" in last
     made("run")
-    same_end(made.folder / "run", made.folder / "whole")
+    made.same_end("run")
