@@ -3,8 +3,8 @@
     python -m torch.distributed.run … tests/dying_processes.py DEATHS flags of run_sentiment.py
 
 DEATHS is a folder of empty files named RANK-POINT-STEP, POINT being `step` or `save`; who dies by one removes it.
-By RANK-stop-STEP it gets a SIGTERM instead, in the middle of the step; by RANK-worker-STEP one of the processes that make
-its batches dies.
+By RANK-stop-STEP it gets a SIGTERM instead, in the middle of the step; by RANK-worker-STEP one of the processes that
+make its batches dies.
 """
 
 import multiprocessing

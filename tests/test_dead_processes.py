@@ -172,9 +172,9 @@ def test_a_killed_data_worker(call: Callable[..., Call], step: int, tmp_path: Pa
     made("whole")
     (tmp_path / "deaths").mkdir()
     (tmp_path / "deaths" / f"0-worker-{step}").touch()
+    driver = [str(REPOSITORY / "tests" / "dying_processes.py"), str(tmp_path / "deaths")]
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tests" / "dying_processes.py"), str(tmp_path / "deaths"), *made.flags]
-        + ["--output_dir", str(made.folder / "run")],
+        [sys.executable, *driver, *made.flags, "--output_dir", str(made.folder / "run")],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
