@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-
-from transformers import TrainerCallback
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, TensorBoardCallback
+from typing import TYPE_CHECKING
 
 from two_stage.exits import Refusal
+
+if TYPE_CHECKING:  # importing transformers' trackers takes seconds, and --help must not wait for them
+    from transformers import TrainerCallback
 
 MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # trackers whose module has another name
 PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml", "flyte": "flytekit"}
@@ -22,6 +23,10 @@ def check_trackers(names: Iterable[str]) -> None:
     Raises:
         Refusal: naming the command that installs it.
     """
+    if not (names := list(names)):
+        return
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             raise Refusal(f"--report_to {name}: is no tracker; known are {', '.join(OFTEN)} and others of transformers")
@@ -47,11 +52,13 @@ def keep_local(names: Iterable[str], output_dir: str) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(Path(output_dir, TRACKIO_FOLDER).absolute()))
 
 
-def write_into(callbacks: Iterable[TrainerCallback], output_dir: str) -> None:
+def write_into(callbacks: Iterable["TrainerCallback"], output_dir: str) -> None:
     """Let TensorBoard's files lie in `output_dir`/tensorboard, unless TENSORBOARD_LOGGING_DIR says where.
 
     Of itself it takes a new folder each time that a run is gone on with, and where nothing is trained one outside.
     """
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(Path(output_dir, "tensorboard"))
