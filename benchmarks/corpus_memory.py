@@ -70,7 +70,7 @@ def measure(path: str, workers: int | None, checkpoint: str) -> dict[str, float]
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     peaks, done = {"main": 0.0, "worker": 0.0}, threading.Event()
-    watch = threading.Thread(target=watch_anonymous, args=(peaks, done))
+    watch = threading.Thread(target=watch_anonymous, args=(peaks, done), daemon=True)  # no error must leave it waiting
     watch.start()
     started = time.perf_counter()
     documents, _ = load_corpus(CorpusSource(files=(path,)), tokenizer, workers)
