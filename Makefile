@@ -33,7 +33,7 @@ test: $(INSTALLED)  ## the fast tests, offline, under two minutes
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)  ## the tests that start processes or read real data
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m slow -n 2 --dist loadfile
 
 # The same environment, with another transformers and what it needs laid over it: no second torch.
 define test_on

@@ -183,7 +183,7 @@ def test_a_disk_that_is_read_only(disk: SmallDisk, dropout_folder: Path, data_fo
     for name in ("new", "begun"):
 
         def refused(name: str = name) -> None:
-            with pytest.raises(Refusal, match=r"no right to write in .*; give another --output_dir"):
+            with pytest.raises(Refusal, match=r"no right to read and write in .*; give another --output_dir"):
                 call(name)
 
         read_only_while(disk, refused)
