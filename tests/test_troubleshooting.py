@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 import run_ner
@@ -127,6 +128,7 @@ def diverged(tiny: Path) -> None:
     trainer = SimpleNamespace(
         state=SimpleNamespace(global_step=119),
         args=SimpleNamespace(world_size=1, learning_rate=0.01),
+        accelerator=SimpleNamespace(distributed_type=DistributedType.NO),
         last_checkpoint=lambda: "outputs/financial/checkpoint-100",
         spoken_rows=lambda bad: "training row 17, beginning with “profit rose”",
     )
