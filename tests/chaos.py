@@ -45,6 +45,7 @@ from two_stage.handoff import file_sha256
 
 DATA = Path(__file__).parent.parent / "recipes" / "quickstart"
 SAVE_STEPS = 5
+LONGEST = 570  # seconds; no fault comes after so many, and what was not interrupted then is run to its end
 STEPS = 400
 MAINS = {"pretraining": run_pretraining.main, "sentiment": run_sentiment.main, "ner": run_ner.main}
 FILES = {"pretraining": "corpus.txt", "sentiment": "sentiment_train.csv", "ner": "ner_train.jsonl"}
@@ -191,7 +192,7 @@ class Chaos:
         self.faults = [signal.SIGKILL] * options.kills + [signal.SIGTERM] * options.stops
         self.rng.shuffle(self.faults)
         self.report, self.log = Report(), folder / "log"
-        self.progress = folder / "progress"
+        self.progress, self.until = folder / "progress", time.monotonic() + LONGEST
         os.environ["CHAOS_PROGRESS"] = str(self.progress)
 
     def work(self, run: Path) -> Callable[[], None]:
@@ -237,6 +238,8 @@ class Chaos:
         fault = None
         self.progress.unlink(missing_ok=True)
         while True:
+            if time.monotonic() > self.until:
+                self.faults.clear()
             reached, newest = self.steps_taken(), self.newest(run)
             process = start(self.work(run), self.log)
             wait = self.rng.uniform(0.01, self.longest) if self.faults else 600.0
