@@ -20,6 +20,7 @@ from run_sentiment import SentimentModel
 from two_stage.checkpoints import seal
 from two_stage.exits import Refusal
 from two_stage.handoff import check_unseen, load_model, open_checkpoint, tokenizer_sha256, trace_lineage, verify_handoff
+from two_stage.runs import changed_inputs
 
 CLASSIFIER = ("classifier.",)
 
@@ -226,3 +227,36 @@ def test_what_an_ancestor_was_trained_on_is_not_scored(name: str, refused: bool)
         with pytest.raises(Refusal, match=r"run_pretraining\.py trained made on this very file"):
             check_unseen(lineage, allow=False)
     check_unseen(lineage, allow=refused)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"hidden_size": "x"}, {"vocab_size": None}, {"id2label": [1, 2]}, {"id2label": {"a": "b"}}, {"architectures": 5}],
+)
+def test_a_config_that_makes_no_bert_is_refused(checkpoint_copy: Path, fields: dict[str, object]) -> None:
+    """In one line, whatever transformers would raise."""
+    config = json.loads((checkpoint_copy / "config.json").read_text(encoding="utf-8"))
+    (checkpoint_copy / "config.json").write_text(json.dumps(config | fields), encoding="utf-8")
+    with pytest.raises(Refusal, match=r"config\.json makes no BERT"):
+        open_checkpoint(str(checkpoint_copy))
+
+
+@pytest.mark.parametrize("text", ['{"data": 1}', '{"checkpoint": []}', "[" * 100_000])
+def test_a_broken_lineage_is_refused(checkpoint_copy: Path, text: str) -> None:
+    """Of whatever shape."""
+    (checkpoint_copy / "lineage.json").write_text(text, encoding="utf-8")
+    with pytest.raises(Refusal, match=r"lineage\.json is not"):
+        open_checkpoint(str(checkpoint_copy))
+
+
+@pytest.mark.parametrize("key", ["tokenizer_sha256", "config_sha256"])
+def test_another_tokenizer_or_config_is_another_run(tmp_path: Path, key: str) -> None:
+    """A run knows the tokenizer and the config that it began with."""
+    made = {"checkpoint": {"name": "bert", "weights_sha256": "1", key: "2"}, "data": {}, "rows_a_step": 16}
+    made["precision"] = "fp32"
+    (tmp_path / "lineage.json").write_text(json.dumps(made), encoding="utf-8")
+    assert changed_inputs(tmp_path / "lineage.json", made, resuming=True) is None
+    other = made | {"checkpoint": made["checkpoint"] | {key: "3"}}  # type: ignore[operator]
+    assert "of bert changed" in str(changed_inputs(tmp_path / "lineage.json", other, resuming=True))
+    told = changed_inputs(tmp_path / "lineage.json", made | {"precision": "bf16"}, resuming=True)
+    assert told == "precision changed from fp32 to bf16"
