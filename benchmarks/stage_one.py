@@ -51,6 +51,7 @@ from measuring import (
 import run_pretraining as stage_one
 from two_stage.batches import EpochSampler
 from two_stage.corpus import TOKENS
+from two_stage.cpu_training import use_cpu_dropout
 
 TUTORIAL, TUTORIAL_LENGTH = "a row of 512 a step", 512
 NO_RUN = {"save_strategy": "no", "eval_strategy": "no", "report_to": [], "disable_tqdm": True, "logging_steps": 50}
@@ -191,6 +192,8 @@ def bare(setting: Setting) -> list[float]:
     starts = range(0, setting.rows * (setting.steps + 1), setting.rows)
     batches = [collator([pairs[row] for row in order[start : start + setting.rows]]) for start in starts]
     model = stage_one.SparseBertForPreTraining(bert_config(setting.shape))
+    if not ON_GPU:
+        use_cpu_dropout(model)  # as the trainer does
     return loop_seconds(model, iter(batches), sparse_loss, fused=True)
 
 
