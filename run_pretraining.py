@@ -169,6 +169,7 @@ from two_stage.batches import EpochSampler, pad_rows
 from two_stage.checkpoints import put_in_place, told_if_unwritten, write_whole
 from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
 from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
+from two_stage.cross_entropy import SummedCrossEntropy
 from two_stage.handoff import (
     WEIGHTS,
     Checkpoint,
@@ -620,8 +621,9 @@ class PretrainingTrainer(ExactTrainer):
         """Masked-word loss plus next-sentence loss, each over its items in the whole step, in nats."""
         outputs = model(**inputs)
         gold = inputs["labels"].flatten()[inputs["masked_positions"]]
-        words = F.cross_entropy(outputs.prediction_logits.float(), gold, reduction="sum")
         pairs = F.cross_entropy(outputs.seq_relationship_logits.float(), inputs["next_sentence_label"], reduction="sum")
+        kept = outputs.prediction_logits.clone() if return_outputs else outputs.prediction_logits
+        words = SummedCrossEntropy.apply(kept.float(), gold)
         loss = self.step_mean(torch.stack([words, pairs]), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 

@@ -1,0 +1,49 @@
+"""The cross-entropy that overwrites its logits: torch's values and gradients, at the ends of fp32 too."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from two_stage.cross_entropy import SummedCrossEntropy
+
+
+@given(st.integers(0, 20), st.integers(1, 50), st.sampled_from([0.01, 1.0, 30.0, 1e4]), st.floats(0.01, 100))
+def test_loss_and_gradient_are_those_of_torch(rows, vocabulary, spread, factor):
+    torch.manual_seed(rows)
+    logits, gold = torch.randn(rows, vocabulary) * spread, torch.randint(0, vocabulary, (rows,))
+    stock, ours = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    expected = F.cross_entropy(stock, gold, reduction="sum")
+    found = SummedCrossEntropy.apply(ours * 1, gold)  # what it overwrites is no leaf
+    (expected * factor).backward()
+    (found * factor).backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ours.grad, stock.grad, rtol=1e-5, atol=1e-6 * factor)
+
+
+def test_a_second_pass_is_refused_and_so_is_reading_what_was_overwritten():
+    leaf = torch.randn(4, 6, requires_grad=True)
+    loss = SummedCrossEntropy.apply(leaf * 1, torch.tensor([0, 5, 2, 2]))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        loss.backward()
+    logits = leaf.exp()
+    loss = SummedCrossEntropy.apply(logits, torch.tensor([0, 5, 2, 2]))
+    with pytest.raises(RuntimeError, match="inplace"):
+        loss.backward()  # through exp, whose gradient is its result
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_a_logit_that_is_no_number_gives_a_loss_that_is_none(broken):
+    logits = torch.zeros(2, 3)
+    logits[1, 1] = broken
+    assert not SummedCrossEntropy.apply(logits, torch.tensor([0, 0])).isfinite()
+
+
+def test_without_a_gradient_to_come_the_loss_is_the_same():
+    with torch.no_grad():
+        logits = torch.randn(3, 5)
+        gold = torch.tensor([1, 2, 3])
+        expected = F.cross_entropy(logits, gold, reduction="sum")
+        torch.testing.assert_close(SummedCrossEntropy.apply(logits, gold), expected)
