@@ -1,12 +1,13 @@
-"""Dropout and attention on a CPU: torch's own formulas on the same draws, the right chance, nothing left in a folder."""
+"""Dropout and attention on a CPU: the formulas on the same draws, the right chance, nothing in a saved folder."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from transformers import BertConfig, BertForPreTraining, BertModel
 
 from two_stage.cpu_training import (
@@ -24,17 +25,22 @@ SMALL = BertConfig(
 )
 
 
-def small_bert(**config) -> BertModel:
+def small_bert(**config: float) -> BertModel:
+    """The same weights every time, ready to train."""
     torch.manual_seed(1)
     return BertModel(BertConfig(**SMALL.to_dict() | config)).train()
 
 
-def parts(rows=3, heads=2, length=5, width=4, **kwargs) -> list[torch.Tensor]:
+def parts(rows: int = 3, heads: int = 2, length: int = 5, width: int = 4) -> list[Tensor]:
+    """Query, key and value, laid out as a BERT lays them out."""
     torch.manual_seed(0)
-    return [torch.randn(rows, length, heads, width, **kwargs).transpose(1, 2) for _ in range(3)]
+    return [torch.randn(rows, length, heads, width).transpose(1, 2) for _ in range(3)]
 
 
-def naive_attention(query, key, value, mask, kept, chance, scaling):
+def naive_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kept: Tensor, chance: float, scaling: float
+) -> Tensor:
+    """The formula, a line an operation."""
     scores = query @ key.transpose(-1, -2) * scaling
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
@@ -42,16 +48,18 @@ def naive_attention(query, key, value, mask, kept, chance, scaling):
 
 
 @given(st.integers(0, 50), st.floats(0.001, 0.999), st.integers(0, 1000))
-def test_as_many_draws_as_elements_the_same_from_the_same_seed(count, probability, seed):
+def test_draws_are_repeatable(count: int, probability: float, seed: int) -> None:
+    """As many as there are elements, the same from the same seed."""
     torch.manual_seed(seed)
     first = draw_kept(torch.Size([count]), probability)
     torch.manual_seed(seed)
-    assert first.shape == (count,) and first.dtype == torch.bool
+    assert (first.shape, first.dtype) == ((count,), torch.bool)
     assert torch.equal(first, draw_kept(torch.Size([count]), probability))
 
 
 @pytest.mark.parametrize("probability", [0.02, 0.1, 0.5, 0.9])
-def test_each_of_the_four_draws_of_a_number_has_the_chance_asked_for_and_knows_nothing_of_its_neighbours(probability):
+def test_draws_are_independent(probability: float) -> None:
+    """All four of a number have the chance asked for, and know nothing of their neighbours."""
     torch.manual_seed(0)
     kept = draw_kept(torch.Size([400_000, 4]), probability).double()
     spread = (probability * (1 - probability)) ** 0.5
@@ -61,7 +69,8 @@ def test_each_of_the_four_draws_of_a_number_has_the_chance_asked_for_and_knows_n
     assert neighbours.abs().max() < 5 / 400_000**0.5
 
 
-def test_what_is_kept_grows_so_that_the_mean_stays():
+def test_dropout_keeps_the_mean() -> None:
+    """What is kept grows by as much as is lost."""
     torch.manual_seed(0)
     out = Dropout.apply(torch.ones(1_000_000), 0.1)
     assert out.unique().tolist() == pytest.approx([0, 1 / (1 - drop_chance(0.1))])
@@ -69,7 +78,8 @@ def test_what_is_kept_grows_so_that_the_mean_stays():
 
 
 @pytest.mark.parametrize("mask", ["none", "padding"])
-def test_attention_is_the_naive_formula_on_the_same_draws(mask):
+def test_attention_equals_its_naive_twin(mask: str) -> None:
+    """On the same draws, with and without padding."""
     query, key, value = parts()
     real = None if mask == "none" else torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]).bool()
     real = None if real is None else real[:, None, None, :]
@@ -80,15 +90,16 @@ def test_attention_is_the_naive_formula_on_the_same_draws(mask):
     torch.testing.assert_close(ours, naive_attention(query, key, value, real, kept, drop_chance(0.3), 0.5))
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_are_right() -> None:
+    """They are those of finite differences."""
     query, key, value = (part.double().requires_grad_() for part in parts())
     real = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]).bool()[:, None, None, :]
 
-    def attend(*tensors):
+    def attend(*tensors: Tensor) -> Tensor:
         torch.manual_seed(3)
         return DropoutAttention.apply(*tensors, real, 0.3, 0.5)
 
-    def drop(tensor):
+    def drop(tensor: Tensor) -> Tensor:
         torch.manual_seed(3)
         return Dropout.apply(tensor, 0.3)
 
@@ -97,14 +108,16 @@ def test_gradients_are_those_of_finite_differences():
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0, 1 - 2**-20])
-def test_where_sixteen_bits_cannot_say_the_chance_torch_drops_out(probability):
+def test_chances_that_are_none(probability: float) -> None:
+    """Where 16 bits make it 0 or 1, torch drops out."""
     torch.manual_seed(0)
     ours = CpuDropout(probability)(torch.ones(1000))
     torch.manual_seed(0)
     assert torch.equal(ours, nn.Dropout(probability)(torch.ones(1000)))
 
 
-def test_a_model_without_dropout_computes_what_it_did_bit_by_bit():
+def test_without_dropout_nothing_changes() -> None:
+    """Bit by bit, in training without dropout and in evaluation."""
     ids = torch.randint(0, 40, (2, 6))
     stock = small_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     ours = small_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -114,7 +127,8 @@ def test_a_model_without_dropout_computes_what_it_did_bit_by_bit():
     assert torch.equal(small_bert().eval()(ids, mask).pooler_output, ours.eval()(ids, mask).pooler_output)
 
 
-def test_a_model_with_dropout_has_the_mean_that_it_had():
+def test_with_dropout_the_distribution_stays() -> None:
+    """Mean and spread of what a model gives are those of torch's dropout, in every place of it."""
     ids, mask = torch.randint(0, 40, (400, 6), generator=torch.Generator().manual_seed(0)), torch.ones(400, 6)
     ids[:], mask[:, 4:] = ids[0].clone(), 0
     stock, ours = small_bert(), small_bert()
@@ -129,7 +143,8 @@ def test_a_model_with_dropout_has_the_mean_that_it_had():
     torch.testing.assert_close(many.std(0), others.std(0), rtol=0.25, atol=0)
 
 
-def test_half_precision_and_compiled_models_keep_torchs_own(monkeypatch):
+def test_half_precision_and_compiled_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep torch's own dropout."""
     x = torch.ones(100)
     with torch.autocast("cpu", torch.bfloat16):
         torch.manual_seed(0)
@@ -139,7 +154,8 @@ def test_half_precision_and_compiled_models_keep_torchs_own(monkeypatch):
     assert torch.equal(CpuDropout(0.5)(x), (torch.manual_seed(0), nn.functional.dropout(x, 0.5))[1])
 
 
-def test_nothing_of_it_is_saved(tmp_path):
+def test_nothing_of_it_is_saved(tmp_path: Path) -> None:
+    """A saved folder is that of the stock class, and opens as one."""
     model = BertForPreTraining(SMALL)
     names = list(model.state_dict())
     use_cpu_dropout(model)
@@ -148,4 +164,5 @@ def test_nothing_of_it_is_saved(tmp_path):
     assert ATTENTION not in (tmp_path / "config.json").read_text()
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
     again = BertForPreTraining.from_pretrained(tmp_path)
-    assert again.config._attn_implementation == "sdpa" and not any(isinstance(m, CpuDropout) for m in again.modules())
+    assert again.config._attn_implementation == "sdpa"
+    assert not any(isinstance(module, CpuDropout) for module in again.modules())

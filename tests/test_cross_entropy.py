@@ -10,7 +10,8 @@ from two_stage.cross_entropy import SummedCrossEntropy
 
 
 @given(st.integers(0, 20), st.integers(1, 50), st.sampled_from([0.01, 1.0, 30.0, 1e4]), st.floats(0.01, 100))
-def test_loss_and_gradient_are_those_of_torch(rows, vocabulary, spread, factor):
+def test_loss_and_gradient_are_those_of_torch(rows: int, vocabulary: int, spread: float, factor: float) -> None:
+    """For logits small and large."""
     torch.manual_seed(rows)
     logits, gold = torch.randn(rows, vocabulary) * spread, torch.randint(0, vocabulary, (rows,))
     stock, ours = logits.clone().requires_grad_(), logits.clone().requires_grad_()
@@ -22,7 +23,8 @@ def test_loss_and_gradient_are_those_of_torch(rows, vocabulary, spread, factor):
     torch.testing.assert_close(ours.grad, stock.grad, rtol=1e-5, atol=1e-6 * factor)
 
 
-def test_a_second_pass_is_refused_and_so_is_reading_what_was_overwritten():
+def test_nothing_wrong_in_silence() -> None:
+    """A second pass is refused, and so is one through what was overwritten."""
     leaf = torch.randn(4, 6, requires_grad=True)
     loss = SummedCrossEntropy.apply(leaf * 1, torch.tensor([0, 5, 2, 2]))
     loss.backward(retain_graph=True)
@@ -35,13 +37,15 @@ def test_a_second_pass_is_refused_and_so_is_reading_what_was_overwritten():
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
-def test_a_logit_that_is_no_number_gives_a_loss_that_is_none(broken):
+def test_broken_logits(broken: float) -> None:
+    """A logit that is no number makes the loss none."""
     logits = torch.zeros(2, 3)
     logits[1, 1] = broken
     assert not SummedCrossEntropy.apply(logits, torch.tensor([0, 0])).isfinite()
 
 
-def test_without_a_gradient_to_come_the_loss_is_the_same():
+def test_without_gradients() -> None:
+    """The loss is the same."""
     with torch.no_grad():
         logits = torch.randn(3, 5)
         gold = torch.tensor([1, 2, 3])

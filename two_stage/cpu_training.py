@@ -128,7 +128,7 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' interface of an attention; without dropout it is torch's own, which is then the faster."""
+    """An attention as transformers calls it; without dropout it is torch's own, which is then the faster."""
     is_plain = attention_mask is None or attention_mask.dtype == torch.bool
     if not is_plain or not takes_over(query, dropout):
         return sdpa_attention_forward(
