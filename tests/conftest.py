@@ -10,6 +10,7 @@ os.environ |= {
     "CUDA_VISIBLE_DEVICES": "",
 }
 
+import gc
 import json
 import random
 import signal
@@ -17,18 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
-from transformers import BertConfig, BertForPreTraining, BertTokenizer, set_seed
 
-from two_stage import pictures
-from two_stage.exits import STOPS
+# torch and transformers are imported where they are used: a process that only starts the others need not wait for them
 
-torch.set_num_threads(1)  # sums come out alike on every machine, and tiny models gain nothing from a second
-
-# The same examples every time, so that a run can be repeated; `make fuzz` draws others.
-settings.register_profile("fixed", derandomize=True, deadline=None)
-settings.register_profile("random", derandomize=False, deadline=None)
+# The same examples every time, so that a run can be repeated; `make fuzz` draws others, and more.
+settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40)
+settings.register_profile("random", derandomize=False, deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 REPOSITORY = Path(__file__).parent.parent
@@ -36,6 +32,14 @@ SHADES = ["bad", "so-so", "good"]
 NOUNS = "profit loss margin order cash cost debt sales ship mine bank drug price share unit plan".split()
 VERBS = "rose fell grew sank held slid jumped dropped eased firmed".split()
 PLACES = "Oslo Lima Turin Perth Quito".split()
+
+
+def pytest_collection_finish() -> None:
+    """Set up a process that is about to run tests."""
+    import torch
+
+    torch.set_num_threads(1)  # sums come out alike on every machine, and tiny models gain nothing from a second
+    gc.freeze()  # a run ends with a collection of garbage: a quarter of a second, if it looked at what was imported
 
 
 def made_up_sentence(rng: random.Random) -> str:
@@ -47,6 +51,8 @@ def made_up_sentence(rng: random.Random) -> str:
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
     """A script that ends in a test leaves no handler behind."""
+    from two_stage.exits import STOPS
+
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
@@ -59,6 +65,8 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Fast tests draw in the modules that are about pictures alone: elsewhere it takes half the time of a run."""
     is_drawn = request.node.get_closest_marker("slow") or request.path.stem.endswith(("pictures", "results", "report"))
     if not is_drawn:
+        from two_stage import pictures
+
         for name in ("confusion_figure", "reliability_figure"):
             monkeypatch.setattr(pictures, name, lambda *_: "blank")
         monkeypatch.setattr(pictures, "learning_curves_figure", lambda log, _: pictures.logged(log, "loss") or None)
@@ -68,6 +76,8 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer BERT without dropout, all heads included, as a checkpoint folder."""
+    from transformers import BertConfig, BertForPreTraining, BertTokenizer, set_seed
+
     folder = tmp_path_factory.mktemp("tiny-bert")
     pieces = [*"abcdefghijklmnopqrstuvwxyz.,-%0123456789"]
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces, *(f"##{piece}" for piece in pieces)]

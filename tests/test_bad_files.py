@@ -637,7 +637,7 @@ def test_a_file_of_another_user_is_refused(call: Callable[[str], Call], monkeypa
 
 # --- Any bytes --------------------------------------------------------------------------------------------------------
 
-QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 ROWS = {
     "txt": TEXT,
     "csv": CSV + b'"a ""b"", c",so-so\r\n',

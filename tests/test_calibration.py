@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from two_stage.calibration import Reliability, calibration_scores, fit_temperature, reliability, softmax
 from two_stage.intervals import bootstrap_intervals
 
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(deadline=None)
 
 # --- Temperature ------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from two_stage import corpus
 from two_stage.corpus import CorpusSource, cut_shards, flat_sentence_lengths, load_corpus, read_documents
 from two_stage.exits import Refusal
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Rows = list[tuple[list[int], list[int]]]
 
 ANY_CHARACTER = st.characters(exclude_categories=["Cs"])  # a lone surrogate is no text: UTF-8 has no bytes for it
@@ -99,7 +99,7 @@ def test_documents_are_those_of_a_naive_reading(tmp_path: Path, name: str, text:
     assert list(read_documents(source(path))) == naive_documents(text)
 
 
-@settings(QUICK, max_examples=300)
+@QUICK
 @given(text=CORPUS, shard_bytes=st.integers(1, 30))
 def test_shards_of_text_hold_every_document_once(tmp_path: Path, text: str, shard_bytes: int) -> None:
     """However finely a .txt is cut, no document is lost, doubled or torn."""

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizer
 
@@ -174,7 +174,6 @@ def naive_leak(documents: list[list[int]], texts: list[list[int]], shortest: int
 few_ids = st.lists(st.integers(0, 2), max_size=14)
 
 
-@settings(max_examples=150, deadline=None)
 @given(documents=st.lists(few_ids, min_size=1, max_size=6), texts=st.lists(few_ids, max_size=8), shortest=st.just(3))
 def test_leaks_are_those_of_a_naive_search(documents: list[list[int]], texts: list[list[int]], shortest: int) -> None:
     """Over three token ids, where everything repeats and overlaps."""

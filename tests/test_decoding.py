@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from two_stage import decoding
@@ -145,7 +145,6 @@ def test_transitions_are_seqevals() -> None:
         assert follows[a, b] == (2 in covered), (tag_name(a), tag_name(b))
 
 
-@settings(max_examples=80)
 @given(splits())
 def test_best_tags_are_the_best_of_all_legal_ones(split: tuple[np.ndarray, list[int]]) -> None:
     """As good as the best by exact fractions (but for a last digit), legal, and argmax where that is legal."""
@@ -168,7 +167,6 @@ def test_best_tags_are_the_best_of_all_legal_ones(split: tuple[np.ndarray, list[
             assert chosen == likeliest
 
 
-@settings(max_examples=60)
 @given(st.lists(st.integers(0, 4), max_size=3), st.integers(1, 2), st.integers(0, 10_000))
 def test_ties_go_to_the_lowest_tags_from_the_end(lengths: list[int], types: int, seed: int) -> None:
     """Of logits 0 and 1, whose sums are exact, the lowest of the best when read from the last word to the first."""
@@ -229,7 +227,6 @@ def test_a_legal_argmax_stays_in_a_sentence_of_any_length() -> None:
 # --- Entities ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=80)
 @given(splits(), st.booleans())
 @pytest.mark.filterwarnings("error")
 def test_probabilities_are_those_of_all_sequences(split: tuple[np.ndarray, list[int]], constrained: bool) -> None:

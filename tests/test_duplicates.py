@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from two_stage import duplicates
@@ -80,7 +80,6 @@ def split_words(draw: st.DrawFn) -> dict[str, list[list[str]]]:
     return splits
 
 
-@settings(max_examples=200, deadline=None)
 @given(split_words())
 def test_twins_are_those_of_the_naive_twin(splits: dict[str, list[list[str]]]) -> None:
     """A few short texts over few words, where many are near."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.v1 import precision_recall_fscore_support
 from seqeval.scheme import IOB2
@@ -130,7 +130,6 @@ def refuse(constant: str) -> None:
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=6)
 
 
-@settings(max_examples=80)
 @given(lengths=LENGTHS, types=st.integers(1, 3), seed=st.integers(0, 9999), legal=st.booleans())
 def test_words_are_collected_from_rows_and_scored(lengths: list[int], types: int, seed: int, legal: bool) -> None:
     """Whatever the rows' order, their padding and the model's order of labels; scores are torch's and seqeval's."""
@@ -388,7 +387,6 @@ def rows_read(draw: st.DrawFn) -> list[Sentence]:
     return rows
 
 
-@settings(max_examples=60)
 @given(sentences=rows_read(), seed=st.integers(0, 999), legal=st.booleans(), is_labelled=st.booleans())
 def test_predictions_read_back(
     sentences: list[Sentence], seed: int, legal: bool, is_labelled: bool, tmp_path_factory: pytest.TempPathFactory

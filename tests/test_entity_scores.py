@@ -136,7 +136,6 @@ def test_tags_that_fit_no_sentences_are_refused(tags: list[int], lengths: list[i
 # --- Scores -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200)
 @given(pairs=tagged())
 def test_scores_equal_seqeval(pairs: Pairs) -> None:
     """Micro, macro and each type's as seqeval's strict mode has them; without an entity ours are nan."""
@@ -280,7 +279,6 @@ def naive_confusion(gold: list[Span], predicted: list[Span]) -> list[list[int]]:
     return confusion
 
 
-@settings(max_examples=200)
 @given(pairs=tagged(), lenient=st.booleans())
 def test_errors_equal_those_of_all_pairs(pairs: Pairs, lenient: bool) -> None:
     """Kinds of error and the confusion matrix, held against every pair; sums give what is gold, right and predicted."""
@@ -396,7 +394,6 @@ def naive_conlleval(gold: Sentences, predicted: Sentences) -> dict[str, float]:
     }
 
 
-@settings(max_examples=200)
 @given(pairs=tagged())
 def test_conlleval_scores_equal_its_walk_and_seqeval(pairs: Pairs) -> None:
     """Also with orphans on both sides, empty sentences, and no word at all."""

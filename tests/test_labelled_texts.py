@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
@@ -61,7 +61,6 @@ def labelled(*rows: tuple[str, Any]) -> list[dict[str, Any]]:
 LONG = {"length": st.integers(0, 200), "room": st.integers(1, 40), "stride": st.integers(0, 60)}
 
 
-@settings(deadline=None, max_examples=300)
 @given(**LONG)
 def test_windows_join_to_the_text(length: int, room: int, stride: int) -> None:
     """Each is full but the last, shares as much as was asked with the one before, and the rest is the text."""
@@ -77,7 +76,6 @@ def test_windows_join_to_the_text(length: int, room: int, stride: int) -> None:
     assert windows[0] + [piece for window in windows[1:] for piece in window[shared:]] == pieces
 
 
-@settings(deadline=None, max_examples=200)
 @given(**LONG)
 def test_head_and_tail(length: int, room: int, stride: int) -> None:
     """Of a text that is too long a full row: a quarter from its beginning, the rest from its end."""
@@ -121,7 +119,6 @@ def named(bins: list[float]) -> Scale:
     return Scale([f"shade {i}" for i in range(len(bins) + 1)], bins)
 
 
-@settings(deadline=None)
 @given(bins=edges(1), scores=st.lists(SCORES, min_size=1, max_size=20))
 def test_a_score_falls_into_its_shade(bins: list[float], scores: list[float]) -> None:
     """As a loop over the edges has it; one on an edge falls into the higher shade. One number or many at once."""
@@ -143,7 +140,6 @@ def test_scores_without_bins_are_all_one_shade() -> None:
     assert (scale.outputs, Scale(SHADES, [0, 1], is_regression=True).outputs, SCALE.outputs) == (1, 1, 3)
 
 
-@settings(deadline=None)
 @given(bins=edges(2), scores=st.lists(SCORES, min_size=2, max_size=20))
 def test_a_place_among_shades(bins: list[float], scores: list[float]) -> None:
     """It never falls, stays within the shades, and away from the edges rounds to the shade's number."""
@@ -156,7 +152,6 @@ def test_a_place_among_shades(bins: list[float], scores: list[float]) -> None:
             assert round(place) == scale.shade(score)
 
 
-@settings(deadline=None)
 @given(bins=edges(2))
 def test_places_by_hand(bins: list[float]) -> None:
     """Half-way on an edge, whole in the middle of a shade; the outer shades are as wide as their neighbours."""
@@ -172,7 +167,6 @@ def test_places_by_hand(bins: list[float]) -> None:
     assert (scale.place(-1e9), scale.place(1e9)) == (0, last)
 
 
-@settings(deadline=None)
 @given(bins=edges(2), score=SCORES)
 def test_soft_targets_of_a_score(bins: list[float], score: float) -> None:
     """Shares of two neighbours at most, whose mean shade is the score's place; the gold shade is the score's own."""
@@ -242,7 +236,6 @@ def test_a_score_that_is_no_number_is_refused(value: Any) -> None:
         target_of({"score": value}, Scale(SHADES, [0, 1]), score_column="score")
 
 
-@settings(deadline=None)
 @given(shares=st.lists(st.one_of(st.integers(0, 9), st.floats(0, 1e6)), min_size=3, max_size=3).filter(any))
 def test_targets_of_shares(shares: list[float]) -> None:
     """Annotators' counts or shares, as numbers or text, are divided by their sum; the greatest is the gold shade."""
@@ -386,7 +379,6 @@ def tokenized(
     return split
 
 
-@settings(deadline=None, max_examples=60)
 @given(texts=st.lists(LINES, min_size=1, max_size=5), way=st.sampled_from(WAYS))
 def test_texts_that_fit_are_the_tokenizers_own(tokenizer: PreTrainedTokenizerBase, texts: list[str], way: str) -> None:
     """As a pipeline will tokenize them, whatever is done to longer ones."""
@@ -400,7 +392,6 @@ def test_texts_that_fit_are_the_tokenizers_own(tokenizer: PreTrainedTokenizerBas
     assert split.cut == 0
 
 
-@settings(deadline=None, max_examples=60)
 @given(texts=st.lists(LINES, min_size=1, max_size=5), longest=st.integers(8, 40))
 def test_the_head_is_the_tokenizers_own(tokenizer: PreTrainedTokenizerBase, texts: list[str], longest: int) -> None:
     """Long texts are truncated as `truncation=True` does, and counted."""
@@ -409,7 +400,6 @@ def test_the_head_is_the_tokenizers_own(tokenizer: PreTrainedTokenizerBase, text
     assert split.cut == sum(len(ids) > longest for ids in tokenizer(texts)["input_ids"])
 
 
-@settings(deadline=None, max_examples=60)
 @given(rows=st.lists(st.tuples(LINES, LINES), min_size=1, max_size=4), way=st.sampled_from(WAYS))
 def test_pairs_that_fit_are_the_tokenizers_own(
     tokenizer: PreTrainedTokenizerBase, rows: list[tuple[str, str]], way: str
@@ -435,7 +425,6 @@ def test_a_long_second_text_beside_a_short_one_is_read_whole(tokenizer: PreTrain
     assert split.cut == 0
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     rows=st.lists(st.tuples(LINES, LINES), min_size=1, max_size=4),
     is_pair=st.booleans(),

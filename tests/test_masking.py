@@ -19,7 +19,7 @@ from transformers import (
 import run_pretraining as stage_one
 from two_stage.exits import Refusal
 
-QUICK = settings(max_examples=100, deadline=None)
+QUICK = settings(deadline=None)
 UNK, CLS, SEP, MASK = 1, 2, 3, 4
 WORD, PIECE = 90, 50  # a whole word and a ## piece of the tiny vocabulary
 

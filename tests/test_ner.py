@@ -55,7 +55,7 @@ def pieces_of(word: str, tokenizer: PreTrainedTokenizerBase, room: int) -> list[
     return ids[:room] or [tokenizer.unk_token_id]
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=SENTENCES,
     max_length=st.integers(8, 24),

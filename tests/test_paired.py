@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -81,7 +81,6 @@ def test_half_widths_by_hand(seeds: int, items: int) -> None:
     assert (difference.mean, difference.seed_sd, difference.item_error) == pytest.approx((0.5, 0.3, 0.2))
 
 
-@settings(max_examples=60, deadline=None)
 @given(p=st.floats(1e-6, 0.9), share=st.floats(0, 1), seeds=st.integers(2, 20), items=st.integers(2, 2000))
 def test_the_p_value_is_where_the_interval_ends_at_zero(p: float, share: float, seeds: int, items: int) -> None:
     """At one less that level, whatever it is."""
@@ -107,7 +106,6 @@ def test_p_values_are_never_nan() -> None:
 # --- Properties -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
 @given(differences)
 def test_swapping_the_arms_mirrors_the_interval(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """And leaves the p-value."""
@@ -117,7 +115,6 @@ def test_swapping_the_arms_mirrors_the_interval(drawn: tuple[np.ndarray, np.ndar
     assert back.p_value == pytest.approx(there.p_value)
 
 
-@settings(max_examples=60, deadline=None)
 @given(differences, st.floats(0.01, 100), st.randoms(use_true_random=False))
 def test_unit_and_order_do_not_matter(
     drawn: tuple[np.ndarray, np.ndarray, np.ndarray], scale: float, random: object
@@ -131,7 +128,6 @@ def test_unit_and_order_do_not_matter(
     assert other.p_value == pytest.approx(one.p_value, abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
 @given(differences)
 def test_a_claim_and_its_p_value_agree(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """Below 0.05 where the interval leaves out 0, and nowhere else; it lies about the mean."""

@@ -20,7 +20,7 @@ Documents = list[list[list[int]]]  # documents of sentences of token ids
 Lengths = list[list[int]]  # tokens of each sentence of each document
 NaiveRow = tuple[list[int], list[int], int, int]  # A, B, label, how many tokens were cut off
 
-QUICK = settings(max_examples=100, deadline=None)
+QUICK = settings(deadline=None)
 sentence_lengths = st.one_of(st.integers(1, 30), st.just(1), st.integers(60, 300))
 corpora: st.SearchStrategy[Lengths] = st.lists(
     st.lists(sentence_lengths, min_size=1, max_size=12), min_size=2, max_size=6

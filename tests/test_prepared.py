@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY
@@ -26,7 +26,6 @@ WORDS = "profit loss margin order cash cost debt sales ship mine bank drug price
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=9).map(" ".join), min_size=3, max_size=40)
 
 
-@settings(max_examples=50)
 @given(TEXTS, st.integers(0, 9), st.data())
 def test_drawn_splits_hold_each_row_once_and_share_no_text(texts: list[str], seed: int, data: st.DataObject) -> None:
     """Whatever the texts and groups are: all rows, groups whole, no copy nor near copy across, the same every time."""

@@ -183,7 +183,7 @@ def judged_shades(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 @pytest.mark.filterwarnings("error")
-@settings(QUICK, max_examples=100)
+@QUICK
 @given(judged=judged_shades())
 def test_scores_of_shades_equal_sklearns(judged: tuple[np.ndarray, np.ndarray, int]) -> None:
     """Kappa too, save where it is 0 / 0; and nothing of ours warns."""
@@ -289,7 +289,7 @@ def test_regression_scores_of_a_worked_example() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@settings(QUICK, max_examples=100)
+@QUICK
 @given(pairs=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=12), seed=st.integers(0, 9))
 def test_regression_scores_equal_sklearns(pairs: list[tuple[float, float]], seed: int) -> None:
     """At once and draw by draw, where a draw may hold one number only; a draw of nothing is nan."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, log_loss
 from transformers import AutoTokenizer, BertConfig
@@ -47,7 +47,6 @@ def scored_split(scale: Scale, count: int, seed: int = 0, **changed: Any) -> Spl
 # --- Scores -----------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=50)
 @given(
     windows=st.lists(st.integers(1, 4), min_size=1, max_size=8),
     seed=st.integers(0, 99),
@@ -220,7 +219,6 @@ TEXTS = [
 ]
 
 
-@settings(deadline=None, max_examples=50)
 @given(texts=st.lists(st.one_of(st.sampled_from(TEXTS), st.text()), min_size=1, max_size=6), seed=st.integers(0, 9))
 def test_predictions_read_back(texts: list[str], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Every text, label and probability is there again, whatever the text holds; no cell is a formula."""

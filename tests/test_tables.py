@@ -18,7 +18,7 @@ from two_stage import tables
 from two_stage.exits import Refusal
 
 TABLES = ("csv", "tsv", "jsonl", "parquet")
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 ANY_CHARACTER = st.characters(exclude_categories=["Cs"])  # a lone surrogate is no text: UTF-8 has no bytes for it
 MARKS = (
@@ -203,7 +203,7 @@ def conll_files(draw: st.DrawFn) -> tuple[str, list[tables.Row]]:
     return content.rstrip("\r\n\t ") if draw(st.booleans()) else content, rows
 
 
-@settings(QUICK, max_examples=200)
+@QUICK
 @given(file=conll_files())
 def test_conll_gives_back_what_was_written(tmp_path: Path, file: tuple[str, list[tables.Row]]) -> None:
     """Word by word, whatever the words, the columns, the line ends, and the comments and marks between sentences."""

@@ -14,7 +14,7 @@ Entity = tuple[str, int, int]  # type, first word, last word
 
 TYPES = ["PER", "LOC", "GPE-LOC", "B"]
 PREFIXES = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU"}
-QUICK = settings(max_examples=100, deadline=None)
+QUICK = settings(deadline=None)
 
 # a sentence as a list of O (None) and of entities (type, words)
 PARTS = st.lists(st.none() | st.tuples(st.sampled_from(TYPES), st.integers(1, 4)), max_size=8)
@@ -123,7 +123,6 @@ def naive_scheme(sentences: list[list[str]]) -> str | None:
     return "IOB1" if every_b_needed and some_i_opens else "IOB2"
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     file=st.sampled_from(["I", "BI", "BIES", "BILU", "BIESLU", "ESLU"]).flatmap(lambda p: st.lists(soup(p), max_size=3))
 )
@@ -249,7 +248,6 @@ def test_repair_by_hand(scheme: str, tags: str, iob2: str, broken: list[int]) ->
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_tags_that_break_a_scheme_are_those_it_writes_otherwise(scheme: str, data: st.DataObject) -> None:
     """Read the entities with seqeval, write them in the scheme: where the tags differ, they are broken."""

@@ -113,7 +113,6 @@ def texts_with_entities(draw: st.DrawFn) -> tuple[str, list[str], list[str], lis
     return text + draw(st.sampled_from(SPACES)), words, tags, draw(st.permutations(entities))
 
 
-@settings(max_examples=200, deadline=None)
 @given(row=texts_with_entities())
 def test_spans_come_back_as_tags_of_words(row: tuple[str, list[str], list[str], list[list[Any]]]) -> None:
     """Whatever is written around the words, and whether entities are triples or objects, with or without their text."""
@@ -128,7 +127,6 @@ def test_spans_come_back_as_tags_of_words(row: tuple[str, list[str], list[str], 
         assert sentence.text == text
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     text=st.text(st.sampled_from("ab😀é\u0301東京.- \u00a0\t\u200b\x1c𠀀ع"), min_size=1, max_size=20).filter(str.strip),
     ends=st.lists(st.tuples(st.integers(0, 19), st.integers(1, 6)), max_size=3),
@@ -220,7 +218,6 @@ def test_offsets_of_bytes_or_of_utf_16_are_caught_by_the_text() -> None:
 # --- Words with tags --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
 @given(words=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=1, max_size=8))
 @example(words=["👩\u200d🚀", "", "e\u0301", "\u200b", "New York", "\t", "東京", "مرحبا", "\u00a0"])
 def test_spans_cut_each_word_out_of_the_text(words: list[str]) -> None:

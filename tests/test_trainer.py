@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForPreTraining
 
@@ -31,7 +31,6 @@ class Rows:
         return len(self.lengths)
 
 
-@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 64), min_size=1, max_size=300), step=st.integers(1, 40), epoch=st.integers(0, 3))
 def test_an_epoch_holds_every_row(lengths: list[int], step: int, epoch: int) -> None:
     """Whole steps; every row once, but for those that fill up the last step; again the same when asked again."""

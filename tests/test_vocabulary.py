@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertModel, BertTokenizer, set_seed
 
@@ -95,7 +95,6 @@ SENTENCES = st.lists(st.sampled_from([3, 60, 61, 62, *range(70, len(VOCABULARY))
 DOCUMENTS = st.lists(st.lists(SENTENCES, min_size=1, max_size=4), min_size=1, max_size=9)
 
 
-@settings(max_examples=80, deadline=None)
 @given(documents=DOCUMENTS, order=st.randoms(use_true_random=False), batch=st.integers(1, 10))
 def test_counts_are_those_of_a_count_piece_by_piece(
     documents: list[list[list[int]]], order: random.Random, batch: int
@@ -237,7 +236,6 @@ WORDS = st.one_of(
 EXTENDED = extend_tokenizer(made_tokenizer(strip_accents=False), NEW_WORDS)[0]
 
 
-@settings(max_examples=300, deadline=None)
 @given(words=st.lists(WORDS, min_size=1, max_size=6))
 def test_only_words_that_begin_with_a_new_one_are_cut_otherwise(words: list[str]) -> None:
     """All else has the ids that it had; those are cut as a twin cuts them."""

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from two_stage.windows import Windows, plan_windows, sentence_windows
@@ -45,7 +45,6 @@ def naive_windows(counts: list[int], room: int, shared: int) -> list[tuple[int, 
     return [(*cover, cuts[i], cuts[i + 1]) for i, cover in enumerate(covers)]
 
 
-@settings(max_examples=150)
 @given(counts=COUNTS, room=st.integers(9, 30), shared=st.integers(0, 15), offset=st.integers(0, 5))
 def test_windows_equal_the_naive_twin(counts: list[int], room: int, shared: int, offset: int) -> None:
     """Wherever the sentence stands in its split."""
@@ -55,7 +54,6 @@ def test_windows_equal_the_naive_twin(counts: list[int], room: int, shared: int,
     assert found == [tuple(number + offset for number in window) for window in expected]
 
 
-@settings(max_examples=150)
 @given(counts=COUNTS, room=st.integers(9, 30), shared=st.integers(0, 15))
 def test_every_word_is_answered_for_once_with_words_around_it(counts: list[int], room: int, shared: int) -> None:
     """No window is too long, and at a cut both sides see half of what is shared, but for the width of a word."""
@@ -115,7 +113,6 @@ def test_sentences_that_are_left_out_are_still_context() -> None:
     assert rows_of(windows) == [(1, 7, 3, 5)]
 
 
-@settings(max_examples=120)
 @given(
     sentences=st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=12), min_size=1, max_size=8),
     room=st.integers(6, 20),

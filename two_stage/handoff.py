@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -465,7 +465,7 @@ def trace_lineage(
         "rows_a_step": rows_a_step,
         "precision": precision,
         "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": _versions(),
         "commit": _commit(),
     }
 
@@ -495,6 +495,13 @@ def check_unseen(lineage: dict[str, Any], allow: bool) -> None:
                 say(f"! {told}")
 
 
+@cache
+def _versions() -> dict[str, str]:
+    """Of the packages that make a run's numbers."""
+    return {package: version(package) for package in PACKAGES}
+
+
+@cache
 def _commit() -> str | None:
     """The git commit of this code, with a + where it was changed since; None outside a clone."""
     here = Path(__file__).parent

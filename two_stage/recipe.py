@@ -12,6 +12,7 @@ import re
 import sys
 from argparse import SUPPRESS, Action, HelpFormatter
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -107,6 +108,12 @@ def own_flags(settings: type) -> set[str]:
     return {field.name for field in dataclasses.fields(settings)}
 
 
+@cache
+def stock_values(settings: type) -> dict[str, Any]:
+    """What the flags would be with none typed and transformers' own TrainingArguments."""
+    return vars(FlagParser("", "", settings, TrainingArguments).parse_args([]))
+
+
 def help_if_asked(description: str, *settings: type) -> None:
     """Answer --help and end the process; a script calls it before the imports that take seconds.
 
@@ -143,7 +150,7 @@ def parse_flags(
     """
     parser = FlagParser(Path(sys.argv[0]).name, description.split("\n\n")[0], settings, training)
     filled, values = fill_settings(argv, parser, quickstart)
-    stock = vars(FlagParser("", "", settings, TrainingArguments).parse_args([]))
+    stock = stock_values(settings)
     # written even at their default, which may change
     spoken = (COMMON_TRAINING_FLAGS - set(getattr(training, "takes_no_effect", ()))) | own_flags(settings)
     ours = vars(parser.parse_args([]))
