@@ -150,7 +150,7 @@ def parse_flags(
     """
     parser = FlagParser(Path(sys.argv[0]).name, description.split("\n\n")[0], settings, training)
     filled, values = fill_settings(argv, parser, quickstart)
-    stock = stock_values(settings)
+    stock = stock_values(settings)  # type: ignore[arg-type]
     # written even at their default, which may change
     spoken = (COMMON_TRAINING_FLAGS - set(getattr(training, "takes_no_effect", ()))) | own_flags(settings)
     ours = vars(parser.parse_args([]))
