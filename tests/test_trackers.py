@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,6 +113,8 @@ def test_the_users_own_place_is_kept(
     assert "TRACKIO_DIR" not in os.environ
     trackers.keep_local(["trackio"], str(tmp_path / "run"))
     assert os.environ["TRACKIO_DIR"] == str(tmp_path / "run" / "trackio")
+    trackers.keep_local(["mlflow", "wandb"], str(tmp_path / "run"))
+    assert os.environ["WANDB_DIR"] == str(tmp_path / "run")
     monkeypatch.delenv("TRACKIO_DIR")
     (tmp_path / "seeds" / "trackio").mkdir(parents=True)
     check_seeds([0, 1], str(tmp_path / "seeds"))  # whose runs lie there, one folder for all seeds
@@ -135,6 +139,22 @@ def test_a_tracker_that_is_not_there_is_refused(
     monkeypatch.setattr(trackers, "find_spec", lambda module: there(module) if module == name else None)
     with pytest.raises(Refusal, match=needle):
         FineTuningArguments(output_dir="out", use_cpu=True, report_to=[name])
+
+
+@pytest.mark.parametrize(("mode", "has_key"), [("online", False), ("online", True), ("offline", False)])
+def test_wandb_without_a_key_is_refused(mode: str, has_key: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the flags, unless it is to write files alone."""
+    asked: list[dict[str, bool]] = []
+    login = SimpleNamespace(login=lambda **how: asked.append(how) or has_key)
+    monkeypatch.setitem(sys.modules, "wandb", login)
+    monkeypatch.setattr(trackers, "find_spec", lambda _: SimpleNamespace(origin="there"))
+    monkeypatch.setenv("WANDB_MODE", mode)
+    if mode == "online" and not has_key:
+        with pytest.raises(Refusal, match="there is no key; run wandb login, or set WANDB_MODE=offline"):
+            trackers.check_trackers(["wandb"])
+    else:
+        trackers.check_trackers(["wandb"])
+    assert asked == [{"prompt": False}] * (mode == "online")
 
 
 def test_what_trackers_are_told_holds_no_secret(tmp_path: Path) -> None:

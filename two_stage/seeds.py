@@ -17,7 +17,7 @@ from accelerate import PartialState
 from two_stage.checkpoints import write_whole
 from two_stage.exits import Refusal, say
 from two_stage.report import SEEDS, seeds_table
-from two_stage.trackers import TRACKIO_FOLDER
+from two_stage.trackers import LOCAL
 
 if TYPE_CHECKING:
     from two_stage.training_arguments import ExactTrainingArguments
@@ -42,7 +42,7 @@ def check_seeds(seeds: list[int], output_dir: str) -> None:
     if len(set(seeds)) < len(seeds):
         raise Refusal(f"--seeds {' '.join(map(str, seeds))}: each must be there once")
     folder = Path(output_dir)
-    there = sorted(path.name for path in folder.glob("[!.]*") if path.name != TRACKIO_FOLDER) if folder.is_dir() else []
+    there = sorted(path.name for path in folder.glob("[!.]*") if path.name not in LOCAL) if folder.is_dir() else []
     if others := [name for name in there if name != SEEDS and not re.fullmatch(r"seed-\d+", name)]:
         raise Refusal(f"{folder}: holds {others[0]}, which is no seed's folder; give another --output_dir")
     if left_out := [name for name in there if name not in {SEEDS, *(f"seed-{seed}" for seed in seeds)}]:

@@ -1,5 +1,6 @@
 """Trackers of --report_to: there before a model is loaded, and where they write files, in the run's own folder."""
 
+import importlib
 import os
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -14,14 +15,15 @@ if TYPE_CHECKING:  # importing transformers' trackers takes seconds, and --help 
 MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # trackers whose module has another name
 PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml", "flyte": "flytekit"}
 OFTEN = ("tensorboard", "trackio", "wandb", "mlflow")  # what a refusal names
-TRACKIO_FOLDER = "trackio"
+# tracker → the variable that tells it where its files lie, and where in the run's folder that is
+LOCAL = {"trackio": ("TRACKIO_DIR", "trackio"), "wandb": ("WANDB_DIR", "")}  # where wandb makes a folder of its name
 
 
 def check_trackers(names: Iterable[str]) -> None:
-    """Refuse a tracker that nobody knows, or whose package is not installed; Trainer would find out too late.
+    """Refuse a tracker that nobody knows, whose package is not installed, or that has no key: Trainer would do it late.
 
     Raises:
-        Refusal: naming the command that installs it.
+        Refusal: naming the command that mends it.
     """
     if not (names := list(names)):
         return
@@ -35,6 +37,14 @@ def check_trackers(names: Iterable[str]) -> None:
             raise Refusal(
                 f"--report_to {name}: its package is not installed; pip install {package}, or leave {name} out"
             )
+        if name == "wandb" and os.environ.get("WANDB_MODE", "online") == "online" and not _is_logged_in():
+            raise Refusal("--report_to wandb: there is no key; run wandb login, or set WANDB_MODE=offline")
+
+
+def _is_logged_in() -> bool:
+    """Whether wandb has a key; it asks for none, and a Trainer without one would end in a traceback."""
+    wandb = importlib.import_module("wandb")
+    return bool(wandb.login(prompt=False))
 
 
 def _is_installed(module: str) -> bool:
@@ -44,12 +54,13 @@ def _is_installed(module: str) -> bool:
 
 
 def keep_local(names: Iterable[str], output_dir: str) -> None:
-    """Let trackio, which looks once, where it is imported, keep its runs in the run's folder unless it is told where.
+    """Let trackio, which looks once, where it is imported, and wandb keep runs in the run's folder unless told where.
 
     With several seeds that is the folder of all of them.
     """
-    if "trackio" in names:
-        os.environ.setdefault("TRACKIO_DIR", str(Path(output_dir, TRACKIO_FOLDER).absolute()))
+    for name in LOCAL.keys() & set(names):
+        variable, folder = LOCAL[name]
+        os.environ.setdefault(variable, str(Path(output_dir, folder).absolute()))
 
 
 def write_into(callbacks: Iterable["TrainerCallback"], output_dir: str) -> None:

@@ -62,6 +62,9 @@ class ExactTrainingArguments(TrainingArguments):
     )
     ddp_timeout: int = field(default=24 * 3600, metadata={"help": "seconds; others wait while one reads a corpus"})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every parameter is used"})
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"], metadata={"help": "trackers: tensorboard, trackio, wandb, mlflow …"}
+    )
     resume_anyway: bool = field(
         default=False,
         metadata={"help": "go on with a run that was cut off although settings, files or its optimizer changed"},
