@@ -286,6 +286,18 @@ def test_nothing_overlaps_and_nothing_is_cut_off(size: int, labels: list[str]) -
     assert all(text.get_window_extent().width < cell for text in axes.texts if text.xy[0] < size)
 
 
+def test_a_hundred_labels_fit_a_page() -> None:
+    """Colours and names alone, no name over another, and no picture two men long."""
+    figure = confusion_figure(made_up_confusion(100), [f"a category called {i}" for i in range(100)], "A title")
+    axes = figure.axes[0]
+    assert cell_texts(figure, 100) == {}
+    assert len(axes.patches) == 100
+    assert max(figure.get_size_inches()) < 25
+    assert_nothing_is_cut_off(figure)
+    rows = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(rows))
+
+
 def test_names_stand_level_where_they_fit_and_aslant_where_not() -> None:
     """Aslant names end under their column, so that each is read as that column's."""
     short = confusion_figure(made_up_confusion(3), ["bad", "so-so", "good"], "")

@@ -68,7 +68,9 @@ LONGEST_LABEL = 30  # characters
 COUNT_SIZE, SHARE_SIZE, TOTAL_SIZE = 10.5, 8.5, 9  # points
 DIGIT_WIDTH = 0.64  # of a letter's size, in DejaVu Sans; a comma takes half of it
 WHITE_FROM = 0.6  # share of the row: from here the blue is dark enough for white, at a contrast of 3.2 and more
+MOST_WRITTEN, LEAST_CELL = 30, 0.18  # labels of a confusion matrix with counts in it; inches of a cell without
 CAPTION = ", and share of the row (the colour). Framed: correct."
+COLOURS_ALONE = "Share of the row; label_scores.json has the numbers. Framed: correct."
 NUMBERED = " A label whose letters no font here has is called by its number."
 
 
@@ -77,7 +79,8 @@ def draw_confusion_matrix(
 ) -> None:
     """Write the confusion matrix as a PNG picture.
 
-    A cell's colour is its share of the row, so that a rare label is as visible as a frequent one.
+    A cell's colour is its share of the row, so that a rare label is as visible as a frequent one. Of more than
+    MOST_WRITTEN labels the cells are small and show their colour alone.
 
     Args:
         path: where it goes.
@@ -101,24 +104,28 @@ def confusion_figure(confusion: np.ndarray, labels: list[str], title: str, items
         raise ValueError(f"a confusion matrix of {size} labels has shape {(size, size)}, not {confusion.shape}")
     totals = confusion.sum(axis=1)
     widest = DIGIT_WIDTH * COUNT_SIZE / 72 * len(f"{confusion.max():,}") + 0.12
-    cell = max(min(6 / size, 1.0), 0.62, widest)  # inches
+    is_written = size <= MOST_WRITTEN
+    cell = max(min(6 / size, 1.0), 0.62, widest) if is_written else LEAST_CELL  # inches
     shares = np.ma.masked_array(confusion / np.maximum(totals, 1)[:, None])
     shares[totals == 0] = np.ma.masked
     is_counted = ~np.ma.getmaskarray(confusion)
     figure = new_figure()
     axes = inch_axes(figure, 0, 0, cell * size, cell * size)
-    axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
+    axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5 if is_written else 0.3)
     axes.set(xlim=(0, size), ylim=(size, 0), xlabel="predicted", ylabel="gold", facecolor="#F2F2F2")
     axes.spines[:].set_visible(False)
     for row, column in np.argwhere(is_counted).tolist():
         if row == column:
             axes.add_patch(_outline(row))
-        _write_cell(axes, row, column, int(confusion[row, column]), int(totals[row]))
-    _write_totals(axes, totals, items)
+        if is_written:
+            _write_cell(axes, row, column, int(confusion[row, column]), int(totals[row]))
+    if is_written:
+        _write_totals(axes, totals, items)
     families, missing = fonts_of([*labels, title])
     _name_cells(axes, shown_labels(labels, missing), families, cell)
-    is_numbered = any(missing.intersection(label) for label in labels)
-    finish_figure(figure, shown(title, missing), items.capitalize() + CAPTION + NUMBERED * is_numbered, families)
+    caption = items.capitalize() + CAPTION if is_written else COLOURS_ALONE
+    caption += NUMBERED * any(missing.intersection(label) for label in labels)
+    finish_figure(figure, shown(title, missing), caption, families)
     return figure
 
 
@@ -169,7 +176,7 @@ def whole_percent(share: float) -> str:
 def _name_cells(axes: "Axes", names: list[str], families: list[str], cell: float) -> None:
     """Put the names to rows and columns; columns' stand level if each is narrower than a cell, else aslant."""
     places = np.arange(len(names)) + 0.5
-    axes.tick_params(length=0, pad=5)
+    axes.tick_params(length=0, pad=5, labelsize=min(10, 0.6 * 72 * cell))  # lines of text fit the rows
     axes.set_yticks(places, names, fontfamily=families)
     axes.set_xticks(places, names, fontfamily=families)
     if any(label.get_window_extent().width > (cell - 0.1) * DPI for label in axes.get_xticklabels()):
