@@ -18,14 +18,14 @@ import itertools
 import json
 import re
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Lock
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from transformers import BertForTokenClassification, EvalPrediction
 import run_ner
 import run_sentiment
 from two_stage.entity_results import EntitySplit, spans_found
-from two_stage.exits import Refusal, Stopped, run_script, say
+from two_stage.exits import OneLineParser, Refusal, Stopped, run_script, say
 from two_stage.handoff import TASK_MODELS, Checkpoint, load_model, open_checkpoint, settled_reading
 from two_stage.labelled_texts import SENTIMENT_MODELS, Reading, Scale, Texts, tokenize_texts, trained_scale
 from two_stage.redaction import redacted
@@ -449,21 +449,13 @@ class DemoHandler(BaseHTTPRequestHandler):
 # --- Main -------------------------------------------------------------------------------------------------------------
 
 
-class DemoParser(ArgumentParser):
-    """Whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse."""
-        raise Refusal(f"{message} (--help lists the flags)")
-
-
 def parse_demo(argv: list[str] | None) -> Namespace:
     """The typed flags.
 
     Raises:
         Refusal: a flag that there is not, or a port that is none.
     """
-    parser = DemoParser("demo.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = OneLineParser(prog="demo.py", description=__doc__)
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of sentiment, of entities, or one of each")
     parser.add_argument(
         "--before", nargs="+", metavar="FOLDER", default=[], help="to show beside them, as those without stage one"

@@ -34,7 +34,7 @@ from two_stage.exits import Failure, Refusal, run_script, say
 from two_stage.handoff import Checkpoint, load_model, open_checkpoint
 from two_stage.labelled_texts import SENTIMENT_MODELS
 from two_stage.recipe import check_range, parse_settings
-from two_stage.tables import check_files, read_rows
+from two_stage.tables import check_files, read_rows, told
 from two_stage.tagged_sentences import ENTITY_MODELS
 
 MODELS: dict[str, type[PreTrainedModel]] = dict.fromkeys(SENTIMENT_MODELS, SentimentModel)
@@ -44,6 +44,7 @@ FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio", "txt")
 PREDICTIONS = ("predictions.csv", "predictions.jsonl")  # of the run itself: texts to compare on
 MOST_TEXTS, BATCH = 2000, 16  # compared on, and at once
 MOST_DIFFERENCE = 1e-5  # between logits
+FEW_ANSWERS = 100  # of which one that differs is a per cent
 MADE_UP = (
     "Profit rose .",
     "Orders at Marlow Shipping may edge up if demand holds in Oslo , its chief said on Monday .",
@@ -109,8 +110,10 @@ def comparison_texts(settings: Settings, checkpoint: Checkpoint) -> tuple[list[l
                 text = " ".join(map(str, words))
             pair = [row.get(settings.text_pair_column)] if paired else []
             if not all(isinstance(part, str) and part.strip() for part in [text, *pair]):
-                asked = f"--text_column {settings.text_column}" + " and --text_pair_column" * paired
-                raise Refusal(f"{place}: no text to compare on; name the column that has it with {asked}")
+                asked = "--text_column" + " and --text_pair_column" * paired
+                raise Refusal(
+                    f"{place}: no text in column {settings.text_column}; found {told(row)}; name it by {asked}"
+                )
             texts.append([str(text), *map(str, pair)])
             if len(texts) == MOST_TEXTS:
                 break
@@ -283,6 +286,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     folder = Path(settings.output_dir or Path(checkpoint.name, "onnx"))
     if folder.exists():
         raise Refusal(f"{folder}: is there already, and nothing is written over; remove it, or give --output_dir")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(f"{folder}: {error.strerror}; give another --output_dir") from error
     check_files(settings.test_file or [], FORMATS)
     texts, source = comparison_texts(settings, checkpoint)
     model = open_model(checkpoint)
@@ -345,6 +352,8 @@ def export_checked(
     if settings.int8:
         quantize(path, quantized)
         result = compare(model, quantized, given)
+        if result.answers < FEW_ANSWERS:
+            say(f"! {result.answers} answers tell little of int8; compare on texts of your own, by --test_file")
         figures["int8"] = report("model_int8.onnx", quantized, result, *compared_on)
         if result.agreement < settings.least_agreement:
             quantized.unlink()

@@ -622,8 +622,8 @@ class PretrainingTrainer(ExactTrainer):
         outputs = model(**inputs)
         gold = inputs["labels"].flatten()[inputs["masked_positions"]]
         pairs = F.cross_entropy(outputs.seq_relationship_logits.float(), inputs["next_sentence_label"], reduction="sum")
-        kept = outputs.prediction_logits.clone() if return_outputs else outputs.prediction_logits
-        words = SummedCrossEntropy.apply(kept.float(), gold)
+        logits = outputs.prediction_logits
+        words = SummedCrossEntropy.apply(logits.to(torch.float32, copy=return_outputs), gold)  # which it overwrites
         loss = self.step_mean(torch.stack([words, pairs]), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 

@@ -28,7 +28,18 @@ from transformers import pipeline
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone with no install
 
-from measuring import DEVICE, StepClock, by_turns, checkpoint_folder, now, quietly, report, wait_for_device
+from measuring import (
+    DEVICE,
+    ON_GPU,
+    PRECISION,
+    StepClock,
+    by_turns,
+    checkpoint_folder,
+    now,
+    quietly,
+    report,
+    wait_for_device,
+)
 
 import run_ner
 import run_sentiment
@@ -126,9 +137,12 @@ def tutorial_seconds(task: str, steps: int) -> list[float]:
     mask = (torch.arange(512, device=DEVICE) < 30).long()[None]
     ends = []
     for _ in range(steps + 1):
-        outputs = model(ids, mask)
-        logits = head(outputs.pooler_output if task == "sentiment" else outputs.last_hidden_state).reshape(-1, 3)
-        torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=DEVICE)).backward()
+        with torch.autocast(DEVICE.type, PRECISION, enabled=ON_GPU):
+            outputs = model(ids, mask)
+            logits = head(outputs.pooler_output if task == "sentiment" else outputs.last_hidden_state).reshape(-1, 3)
+        torch.nn.functional.cross_entropy(
+            logits.float(), torch.zeros(len(logits), dtype=torch.long, device=DEVICE)
+        ).backward()
         optimizer.step()
         optimizer.zero_grad()
         wait_for_device()
@@ -214,7 +228,7 @@ def watched(score: Callable[..., Any], seconds: list[float], trainer: Any, score
 def pipeline_seconds(task: str, model: str, texts: list[str], batch: int) -> list[float]:
     """Of the stock pipeline: seconds a row."""
     kind = {"sentiment": "text-classification", "ner": "token-classification"}[task]
-    find = pipeline(kind, model=model, device=DEVICE)
+    find = pipeline(kind, model=model, device=DEVICE, dtype=PRECISION)
     began = now()
     list(find(texts, batch_size=batch))
     return [(now() - began) / len(texts)]

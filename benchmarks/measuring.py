@@ -218,6 +218,7 @@ def report(name: str, tables: dict[str, list[dict[str, Any]]], **facts: Any) -> 
         tables: title → rows.
         facts: limits, counts and settings that go with them.
     """
+    facts["product_gflops"] = product_rate("minilm", 4096) / 1e9  # the machine's limit, as it is at the end
     here = machine()
     on = ", ".join(f"{key} {value}" for key, value in here["versions"].items())
     print(

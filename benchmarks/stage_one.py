@@ -323,6 +323,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="times that each variant has its turn")
     parser.add_argument("--measure", nargs="+", default=["step", "head", "memory"], choices=("step", "head", "memory"))
     flags = parser.parse_args()
+    if len(flags.length) != len(flags.rows):
+        parser.error(f"--rows: {len(flags.rows)} for {len(flags.length)} of --length; give one for each")
     tables: dict[str, list[dict[str, Any]]] = {}
     rates = {}
     for length, rows in zip(flags.length, flags.rows, strict=True):

@@ -12,8 +12,8 @@ The corpus stays where it is. What was guessed (columns, labels and their order)
 
 import math
 import re
+import shutil
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
@@ -26,10 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a clone with no 
 
 from two_stage.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
 from two_stage.corpus_report import LABELLED_FORMATS
-from two_stage.exits import Refusal, run_script, say
+from two_stage.exits import OneLineParser, Refusal, run_script, say
 from two_stage.handoff import Checkpoint, open_checkpoint
 from two_stage.labelled_texts import label_name
 from two_stage.prepared import SPLITS, keep_apart, split_rows, write_files
+from two_stage.report import markdown_cell
 from two_stage.tables import (
     PlacedRow,
     Row,
@@ -58,6 +59,7 @@ MOST_LABELS = 20  # more different numbers than these are scores
 LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512)  # word pieces a row
 LOOKED_AT = 2000  # documents whose tokens are counted
 LEAST_STEPS = 300  # of stage one, as long as that takes no step of fewer than 32 pairs
+MIN_STEPS = 200  # of stage two, however few its rows
 TOKENS_A_PAIR = 0.6  # of max_length: what a pair takes of a corpus, on newswire and on the quickstart's
 Lines = list[tuple[str, Any, str]]  # a recipe's keys, values and comments
 
@@ -119,7 +121,7 @@ def read_corpus(files: list[str], asked: str | None, checkpoint: Checkpoint) -> 
         first = next(read_rows(table), None)
         if first is None:
             raise Refusal(f"{table}: no row in it; write some, or leave the file out")
-        column = pick_column(first, asked, TEXT_COLUMNS, "text_column")
+        column = pick_column(first, asked, TEXT_COLUMNS, "corpus_column")
     seen = list(islice(read_documents(CorpusSource(tuple(files), text_column=column)), LOOKED_AT))
     documents = len(seen) if len(seen) < LOOKED_AT else sum(map(count_documents, files))
     if documents < 4:
@@ -216,14 +218,20 @@ class TagColumns:
     labels: list[str] | None = None
 
 
-def read_entities(files: list[str], seed: int, checkpoint: Checkpoint) -> Labelled:
+def read_entities(files: list[str], asked: dict[str, str | None], seed: int, checkpoint: Checkpoint) -> Labelled:
     """Sentences of tagged words, or texts with entities as character spans.
+
+    Args:
+        files: one, or train, validation and test.
+        asked: which columns hold `tokens`, `ner_tags`, `text` and `entities`; None: those of usual names.
+        seed: of splits that are drawn.
+        checkpoint: whose tokenizer counts pieces.
 
     Raises:
         Refusal: a file or row that cannot be read, a row without tags, or no entity at all.
     """
     check_files(files, LABELLED_FORMATS)
-    parts = [[entity_row(row) for row in read_rows(path)] for path in files]
+    parts = [[entity_row(row, asked) for row in read_rows(path)] for path in files]
     if empty := [path for path, part in zip(files, parts, strict=True) if not part]:
         raise Refusal(f"{empty[0]}: no row in it; write some, or leave the file out")
     splits = {name: documents_together(rows) for name, rows in split_parts(parts, seed, None).items()}
@@ -237,22 +245,24 @@ def read_entities(files: list[str], seed: int, checkpoint: Checkpoint) -> Labell
     return Labelled(splits, token_counts(splits["train"], checkpoint), sorted(types))
 
 
-def entity_row(row: PlacedRow) -> Row:
+def entity_row(row: PlacedRow, asked: dict[str, str | None]) -> Row:
     """A row in the forms that run_ner.py reads by itself, checked as it will check it."""
     names = {str(name).lower(): name for name in row[1]}
-    found = {
-        ours: next((row[1][names[name]] for name in known if name in names), None)
-        for ours, known in (
-            ("tokens", TOKEN_COLUMNS), ("ner_tags", TAG_COLUMNS), ("text", TEXT_COLUMNS),
-            ("entities", ENTITY_COLUMNS), ("document", DOCUMENT_COLUMNS),
-        )
-    }  # fmt: skip
+    found: dict[str, Any] = {}
+    for ours, known in (
+        ("tokens", TOKEN_COLUMNS), ("ner_tags", TAG_COLUMNS), ("text", TEXT_COLUMNS),
+        ("entities", ENTITY_COLUMNS), ("document", DOCUMENT_COLUMNS),
+    ):  # fmt: skip
+        usual = next((names[name] for name in known if name in names), None)
+        # an asked column that is not there may be that of the sentiment file
+        name = asked[ours] if asked.get(ours) in row[1] else usual
+        found[ours] = None if name is None else row[1].get(name)
     found["entities"] = found["entities"] if isinstance(found["entities"], list) else None  # "label" may be anything
     pair = ("tokens", "ner_tags") if found["tokens"] is not None else ("text", "entities")
     if any(found[name] is None for name in pair):
         raise Refusal(
-            f"{row[0]}: no tokens and ner_tags, and no text and entities in it; found {told(row[1])} "
-            "(a file of CoNLL columns must be named .conll)"
+            f"{row[0]}: no tokens and ner_tags, and no text and entities in it; found {told(row[1])}; name them with "
+            "--tokens_column and --tags_column, or --text_column and --entities_column (CoNLL columns: a file .conll)"
         )
     kept = {name: found[name] for name in (*pair, "document") if found[name] is not None}
     read_sentence((row[0], kept), TagColumns(), None)  # type: ignore[arg-type]  # the rest of the flags says where rows are
@@ -312,7 +322,10 @@ def epochs_for(rows: int, batch: int) -> tuple[int, str]:
     """Epochs that make 300 steps or more, 3 at least and 20 at most, and the arithmetic."""
     steps = math.ceil(rows / batch)
     epochs = min(20, max(3, math.ceil(300 / steps)))
-    return epochs, f"{rows:,} / {batch} = {steps:,} steps an epoch, {steps * epochs:,} in all"
+    total = max(steps * epochs, MIN_STEPS)
+    return epochs, f"{rows:,} / {batch} = {steps:,} steps an epoch, {total:,} in all" + " (min_steps)" * (
+        total == MIN_STEPS
+    )
 
 
 def data_lines(stem: str, ending: str, folder: Path, outputs: str) -> Lines:
@@ -333,7 +346,7 @@ def training_lines(rows: int) -> Lines:
         ("num_train_epochs", epochs, why),
         ("learning_rate", 2e-5, "of the encoder; a tiny one, or one from scratch, learns at 5e-4"),
         ("head_learning_rate", 5e-5, "the head starts from nothing"),
-        ("min_steps", 200, "where a comparison takes a few of the rows, it goes over them more often"),
+        ("min_steps", MIN_STEPS, "where a comparison takes a few of the rows, it goes over them more often"),
         ("save_strategy", "no", "take it out if the run is long enough to be cut off"),
         ("seed", 42, ""),
     ]
@@ -442,7 +455,8 @@ HEADS = {
 def recipe_yaml(head: str, lines: Lines) -> str:
     """A recipe as text: what it is, then a key a line, each with its reason behind it, or above where it is long."""
     text = f"# {head}\n# Made by recipes/new_recipe.py, to be read and changed.\n"
-    for key, value, why in lines:
+    for key, value, reason in lines:
+        why = "".join(letter if letter.isprintable() else "?" for letter in reason)  # a type may hold a line's end
         if isinstance(value, float) and value < 1e-3:
             said = f"{value:.0e}".replace("e-0", "e-")  # 2e-5, as everyone writes it
         else:
@@ -467,7 +481,7 @@ def readme_text(
     counts = {stem: " / ".join(f"{len(rows):,}" for rows in each.splits.values()) for stem, each in made.items()}
     rows = "".join(
         f"| `data/{stem}_*.{ENDINGS[stem]}` | {counts[stem]} rows to train, validate and test; "
-        f"{', '.join(each.labels) or 'scores'} |\n"
+        f"{markdown_cell(', '.join(each.labels)) or 'scores'} |\n"
         for stem, each in made.items()
     )
     files = ", ".join(f"`{path}`" for path in corpus.files)
@@ -488,14 +502,17 @@ def readme_text(
 
 def main(argv: list[str] | None = None) -> None:
     """Read all files, then write the folder."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = OneLineParser(description=__doc__)
     parser.add_argument("name", help="of the recipe, and of its folder")
     parser.add_argument("--corpus", nargs="+", required=True, help="documents of the domain, one file or more")
     parser.add_argument("--sentiment", nargs="+", help="labelled texts: one file, or train, validation and test")
     parser.add_argument("--entities", nargs="+", help="tagged sentences: one file, or train, validation and test")
     parser.add_argument("--checkpoint", default="bert-base-uncased", help="BERT to start from (%(default)s)")
-    parser.add_argument("--text_column", help="of texts, where it is none of the usual names")
+    parser.add_argument("--corpus_column", help="of the corpus's documents, where it is none of the usual names")
+    parser.add_argument("--text_column", help="of labelled texts, where it is none of the usual names")
     parser.add_argument("--label_column", help="of labels, where it is none of the usual names")
+    for name, what in (("tokens", "words"), ("tags", "the words' tags"), ("entities", "character spans")):
+        parser.add_argument(f"--{name}_column", help=f"of {what}, where it is none of the usual names")
     parser.add_argument("--folder", type=Path, help="where to write it (recipes/NAME)")
     parser.add_argument("--seed", type=int, default=13, help="of splits that are drawn (%(default)s)")
     args = parser.parse_args(argv)
@@ -515,9 +532,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.sentiment:
         made["sentiment"] = read_sentiment(args.sentiment, args.text_column, args.label_column, args.seed, checkpoint)
     if args.entities:
-        made["ner"] = read_entities(args.entities, args.seed, checkpoint)
-    corpus = read_corpus(args.corpus, args.text_column, checkpoint)
-    write_recipe(args.name, folder, corpus, made, checkpoint)
+        asked = {"tokens": args.tokens_column, "ner_tags": args.tags_column, "entities": args.entities_column}
+        made["ner"] = read_entities(args.entities, asked | {"text": args.text_column}, args.seed, checkpoint)
+    corpus = read_corpus(args.corpus, args.corpus_column, checkpoint)
+    try:
+        write_recipe(args.name, folder, corpus, made, checkpoint)
+    except BaseException:  # Ctrl-C too: half a folder would be "there already" to the next call
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def write_recipe(name: str, folder: Path, corpus: Corpus, made: dict[str, Labelled], checkpoint: Checkpoint) -> None:

@@ -1,5 +1,6 @@
 """Dropout and attention on a CPU: the formulas on the same draws, the right chance, nothing in a saved folder."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -141,6 +142,32 @@ def test_with_dropout_the_distribution_stays() -> None:
     sigma = ((many.var(0) + others.var(0)) / 400).sqrt()
     assert ((one - other) / sigma).abs().max() < 5
     torch.testing.assert_close(many.std(0), others.std(0), rtol=0.25, atol=0)
+
+
+def test_a_model_in_evaluation_stays_in_it() -> None:
+    """As from_pretrained gives it."""
+    ids, model = torch.randint(0, 40, (2, 6)), small_bert().eval()
+    use_cpu_dropout(model)
+    assert torch.equal(model(ids).pooler_output, model(ids).pooler_output)
+
+
+@pytest.mark.parametrize("way", ["checkpointing", "a copy", "compiled"])
+def test_other_ways_to_run_a_model(way: str) -> None:
+    """Activation checkpointing and a copy give the very gradients; a compiled model runs, with torch's own draws."""
+    ids, mask = torch.randint(0, 40, (2, 6)), torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+    plain = small_bert()
+    use_cpu_dropout(plain)
+    other = copy.deepcopy(plain)
+    if way == "checkpointing":
+        other.gradient_checkpointing_enable({"use_reentrant": False})
+    run = torch.compile(other, backend="eager") if way == "compiled" else other
+    for model, called in ((plain, plain), (other, run)):
+        torch.manual_seed(5)
+        called(ids, mask).pooler_output.sum().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    if way != "compiled":
+        for one, two in zip(plain.parameters(), other.parameters(), strict=True):
+            assert one.grad is two.grad is None or torch.equal(one.grad, two.grad)
 
 
 def test_half_precision_and_compiled_models(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,15 @@ def test_loss_and_gradient_are_those_of_torch(rows: int, vocabulary: int, spread
     torch.testing.assert_close(ours.grad, stock.grad, rtol=1e-5, atol=1e-6 * factor)
 
 
-def test_nothing_wrong_in_silence() -> None:
+def test_no_gradient_of_a_gradient() -> None:
+    """It would be wrong, and is refused."""
+    leaf = torch.randn(3, 4, requires_grad=True)
+    (first,) = torch.autograd.grad(SummedCrossEntropy.apply(leaf * 1, torch.tensor([0, 1, 2])), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        first.sum().backward()
+
+
+def test_what_torch_notices() -> None:
     """A second pass is refused, and so is one through what was overwritten."""
     leaf = torch.randn(4, 6, requires_grad=True)
     loss = SummedCrossEntropy.apply(leaf * 1, torch.tensor([0, 5, 2, 2]))

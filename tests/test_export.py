@@ -167,7 +167,10 @@ def test_a_graph_of_other_weights_is_noticed(sentiment: Path, exported: dict[str
         ([], "no --checkpoint given"),
         (["--checkpoint", "TINY"], "is no model of stage two"),
         (["--checkpoint", "RUN", "--test_file", "none.csv"], "no such file"),
-        (["--checkpoint", "RUN", "--test_file", "TEXTS", "--text_column", "words"], "row 1: no text to compare on"),
+        (
+            ["--checkpoint", "RUN", "--test_file", "TEXTS", "--text_column", "words"],
+            "row 1: no text in column words; found text, label",
+        ),
         (["--checkpoint", "RUN", "--least_agreement", "2"], "between 0 and 1"),
         (["--checkpoint", "RUN", "--int9"], "did you mean int8"),
     ],
@@ -180,6 +183,13 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(Refusal, match=needle):
         export_onnx.main([*(places.get(flag, flag) for flag in flags), "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(sentiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the model is loaded."""
+    monkeypatch.setattr(export_onnx, "load_model", lambda *_, **__: pytest.fail("a model is loaded"))
+    with pytest.raises(Refusal, match=r"out: (Not a directory|File exists); give another --output_dir"):
+        export_onnx.main(["--checkpoint", str(sentiment), "--output_dir", str(sentiment / "config.json" / "out")])
 
 
 def test_a_package_that_is_missing_is_named(sentiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

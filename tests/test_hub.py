@@ -160,8 +160,9 @@ def test_a_run_goes_up_once(hub: FakeHub, tiny_folder: Path, data_folder: Path, 
     expected |= {"recipe.yaml", "lineage.json", "all_results.json", "trainer_state.json", "label_scores.json"}
     expected |= {"confusion_matrix.png", "reliability.png", "learning_curves.png"}
     assert hub.files.keys() == expected
-    assert hub.files == {name: (run / name).read_bytes() for name in expected}
-    assert b"# Sentiment in ordered shades" in hub.files["README.md"]
+    card = (run / "README.md").read_text().replace(f'"{run}"', '"me/shades"')
+    assert hub.files == {name: (run / name).read_bytes() for name in expected} | {"README.md": card.encode()}
+    assert 'pipeline("text-classification", model="me/shades"' in card
     assert ModelCard(hub.files["README.md"].decode()).data.eval_results
     assert (run / "checkpoint-4" / "optimizer.pt").is_file()  # there was one to leave out
     assert list((run / "tensorboard").iterdir())

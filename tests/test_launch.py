@@ -24,6 +24,8 @@ FOLDER = REPOSITORY / "recipes" / "accelerate"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.yaml"))
 PYTHON = ["/opt/python", "/opt/bin/accelerate", "launch"]
 
+MODULE = ["accelerate.commands.launch"]
+
 # --- The files --------------------------------------------------------------------------------------------------------
 
 
@@ -161,9 +163,11 @@ def command(*words: str, config: str = "") -> list[str]:
         (command("--num_processes", "1"), 1),
         (command(), None),
         (command("--tpu", "--num_processes", "8"), None),
-        (["python", "-m", "accelerate.commands.launch", "--num_processes", "4", "x.py"], 4),
+        (["python", "-m", *MODULE, "--num_processes", "4", "x.py"], 4),
         (["python", "/site/accelerate/commands/launch.py", "--num_processes", "4", "x.py"], 4),
         (["/bin/accelerate-launch", "--num_processes", "4", "x.py"], 4),
+        (["python", "-X", "dev", "-W", "ignore", "-u", "-m", *MODULE, "--num_processes", "4", "x.py"], 4),
+        (["python", "run_ner.py", "--labels", *MODULE, "--num_processes", "4"], None),
         (["torchrun", "--nproc_per_node", "4", "x.py"], None),
         (["python", "run_comparison.py", "--workers", "2"], None),
         (["bash", "-c", "accelerate launch --num_processes 4 x.py"], None),
@@ -288,7 +292,7 @@ def test_slurm_starts_a_launcher_a_machine(tmp_path: Path) -> None:
     for machine in ("0", "1"):
         said = (tmp_path / f"said-torchrun-{machine}").read_text().splitlines()
         expected = ["--nnodes", "2", "--nproc_per_node", "4", "--node_rank", machine]
-        expected += ["--master_addr", "node7", "--master_port", "23456"]
+        expected += ["--master_addr", "node7", "--master_port", "23456", "--shutdown_timeout", "110"]
         assert said == [*expected, *words, "OMP_NUM_THREADS=2"]
     assert "--kill-on-bad-exit=1" in (tmp_path / "said-srun").read_text().split()
 

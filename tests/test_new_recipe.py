@@ -197,6 +197,43 @@ def test_what_cannot_be_used_is_refused_in_one_line(mine: Path, flags: list[str]
     assert not Path("recipes").exists()
 
 
+@pytest.mark.parametrize("end", ["\n", "\x85", "\u2028", "\r"])
+def test_a_type_is_no_line_of_a_recipe(mine: Path, end: str) -> None:
+    """Nor a cell of the README; what a file calls its entities stays within the comment."""
+    kind = f"ORG|{end}push_to_hub: true{end}# x"
+    spans = [{"text": f"Ajax {word} rose", "entities": [[0, 4, kind]]} for word in "abcdefghijkl"]
+    Path("odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in spans), encoding="utf-8")
+    make("--entities", "odd.jsonl")
+    assert "push_to_hub" not in recipe("ner")
+    assert [line for line in Path("recipes/mine/ner.yaml").read_text().splitlines() if line.startswith("push")] == []
+    assert "ORG\\|" in Path("recipes/mine/README.md").read_text(encoding="utf-8")
+
+
+def test_columns_of_other_names(mine: Path) -> None:
+    """One flag for each file's; --text_column may be of one labelled file alone."""
+    Path("news.csv").write_text("id,story\n" + "".join(f"{i},Cash {i} rose.\n" for i in range(9)), encoding="utf-8")
+    texts = "".join(f"Sales {i} fell.,{'good' if i % 2 else 'bad'}\n" for i in range(30))
+    Path("moods.csv").write_text("tweet,mood\n" + texts, encoding="utf-8")
+    spans = [{"phrase": f"Ajax {word} rose", "marks": [[0, 4, "ORG"]]} for word in "abcdefghijkl"]
+    Path("marked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in spans), encoding="utf-8")
+    flags = ["mine", "--corpus", "news.csv", "--corpus_column", "story", "--checkpoint", "tiny"]
+    new_recipe.main([*flags, "--sentiment", "moods.csv", "--text_column", "tweet", "--label_column", "mood"])
+    assert recipe("pretraining")["text_column"] == "story"
+    assert recipe("sentiment")["labels"] == ["bad", "good"]
+    shutil.rmtree("recipes/mine")
+    new_recipe.main([*flags, "--entities", "marked.jsonl", "--text_column", "phrase", "--entities_column", "marks"])
+    row = json.loads(Path("recipes/mine/data/ner_train.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row["entities"] == [[0, 4, "ORG"]]
+
+
+def test_a_folder_is_whole_or_not_there(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of one would be "there already" to the next call."""
+    monkeypatch.setattr(new_recipe, "readme_text", lambda *_: (_ for _ in ()).throw(OSError("the disk is full")))
+    with pytest.raises(OSError, match="full"):
+        make("--sentiment", "texts.csv")
+    assert not Path("recipes/mine").exists()
+
+
 @pytest.mark.parametrize("name", ["../up", "a b", "", "-x.yaml"])
 def test_names_that_are_no_folders_name_are_refused(name: str) -> None:
     """A name becomes a path."""

@@ -247,6 +247,7 @@ def test_values_of_a_wrong_type_are_refused(recipe: Any, key: str, value: str, t
         (None, "YAML file"),
         ("train_file: [a\nseed: 1\n", "not YAML"),
         ("seed: 1\n\tlearning_rate: 1\n", "not YAML"),
+        ("seed: 1\nmax_steps: 2\nseed: 2\n", "line 3, column 1: key seed stands there twice"),
         (b"train_file: caf\xe9.csv\n", "not YAML"),
         ("- seed\n- 1\n", "list"),
         ("seed\n", "flag: value"),

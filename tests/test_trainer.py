@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForPreTraining
 import run_pretraining
 from two_stage.batches import EpochSampler, pad_rows, repeated_rows, row_lengths
 from two_stage.exits import Refusal
-from two_stage.trainer import ExactTrainer
+from two_stage.trainer import ExactCallback, ExactTrainer
 from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, planned_steps
 
 
@@ -54,6 +54,19 @@ def test_epochs_and_seeds_differ() -> None:
         sampler.epoch = epoch
         orders.append(tuple(sampler))
     assert len(set(orders)) == 4
+
+
+def test_each_process_draws_its_own_dropout() -> None:
+    """All are seeded alike; a process alone, and the first of several, draw what they always drew."""
+    trainer = SimpleNamespace(take_up_losses=lambda: None, find_best_checkpoint=lambda: None)
+    draws = []
+    for rank in range(3):
+        torch.manual_seed(42)
+        ExactCallback(trainer).on_train_begin(SimpleNamespace(process_index=rank, seed=42), None, None)
+        draws.append(tuple(torch.rand(8).tolist()))
+    torch.manual_seed(42)
+    assert draws[0] == tuple(torch.rand(8).tolist())
+    assert len(set(draws)) == 3
 
 
 def test_like_lengths_share_a_step() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -26,7 +27,7 @@ def use_cpu_dropout(model: nn.Module) -> None:
             module.config._attn_implementation = ATTENTION
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
-                setattr(module, name, CpuDropout(child.p))
+                setattr(module, name, CpuDropout(child.p).train(child.training))
 
 
 def drop_chance(probability: float) -> float:
@@ -64,6 +65,7 @@ class Dropout(torch.autograd.Function):
         return (inputs * kept).mul_(ctx.factor)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """The same of the gradient."""
         (kept,) = ctx.saved_tensors
@@ -104,6 +106,7 @@ class DropoutAttention(torch.autograd.Function):
         return torch.bmm(weights * kept, value).mul_(ctx.factor).unflatten(0, (rows, -1))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Through the product, the dropout, the softmax and the scores."""
         query, key, value, weights, kept = ctx.saved_tensors

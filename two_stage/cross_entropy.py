@@ -1,9 +1,10 @@
-"""Cross-entropy over a vocabulary that takes no room but the logits' own."""
+"""Cross-entropy over a vocabulary that takes no room but that of the logits in fp32."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class SummedCrossEntropy(torch.autograd.Function):
@@ -20,10 +21,12 @@ class SummedCrossEntropy(torch.autograd.Function):
         logits.sub_(logits.amax(dim=1, keepdim=True))
         of_gold = logits.gather(1, gold)
         total = logits.exp_().sum(dim=1, keepdim=True)
-        ctx.save_for_backward(logits.div_(total).scatter_add_(1, gold, torch.full_like(of_gold, -1)))
+        gradient = logits.div_(total).scatter_add_(1, gold, torch.full_like(of_gold, -1))
+        ctx.save_for_backward(gradient.detach())  # the logits' own history would make it look differentiable
         return (total.log() - of_gold).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, of_sum: Tensor) -> tuple[Tensor, None]:
         """Once: torch refuses a second pass, which would find it scaled already."""
         (gradient,) = ctx.saved_tensors

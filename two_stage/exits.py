@@ -5,12 +5,13 @@ import signal
 import sys
 import time
 import traceback
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from two_stage.redaction import redacted
 
@@ -20,6 +21,17 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 class Refusal(Exception):
     """What the user gave cannot be used: one line that says what, where and how to mend it; exit code 2."""
+
+
+class OneLineParser(ArgumentParser):
+    """Whose errors are one line; help keeps the text as it is written."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **given)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse without argparse's usage text."""
+        raise Refusal(f"{message} (--help lists the flags)")
 
 
 class Failure(Exception):

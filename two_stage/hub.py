@@ -4,6 +4,7 @@ Trainer of itself uploads at every save whatever lies in the folder, pickled arg
 and puts a card of its own over the run's.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +63,14 @@ def files_to_upload(folder: Path) -> list[str]:
     return [name for name in names if UPLOADED.fullmatch(name)]
 
 
+def uploaded_content(folder: Path, name: str, repository: str) -> str | bytes:
+    """A file's path; of the card its text, whose usage loads the model from where it will lie."""
+    if name != "README.md":
+        return str(folder / name)
+    text = (folder / name).read_text(encoding="utf-8")
+    return text.replace(json.dumps(str(folder), ensure_ascii=False), json.dumps(repository)).encode()
+
+
 def upload_run(folder: Path, training: "ExactTrainingArguments") -> str:
     """Upload a finished run's folder in one commit; returns where it lies.
 
@@ -76,7 +85,7 @@ def upload_run(folder: Path, training: "ExactTrainingArguments") -> str:
     try:
         commit = HfApi().create_commit(
             repo_id=repository,
-            operations=[CommitOperationAdd(name, str(folder / name)) for name in files],
+            operations=[CommitOperationAdd(name, uploaded_content(folder, name, repository)) for name in files],
             commit_message=f"Upload {len(files)} files of a finished run",
             token=training.hub_token,
             revision=training.hub_revision,

@@ -50,7 +50,10 @@ def asked_processes(command: list[str]) -> int | None:
     Returns:
         None where it is no `accelerate launch`, or does not say how many.
     """
-    names = [Path(word).name for word in command[:5]]
+    launchers = {way[-1] for way in LAUNCHERS}
+    names = [Path(word).name for word in command]
+    script = next((at for at, name in enumerate(names) if name.endswith(".py") and name not in launchers), len(names))
+    names = names[:script]
     starts = [at + len(way) for at in range(len(names)) for way in LAUNCHERS if names[at : at + len(way)] == way]
     if not starts:
         return None

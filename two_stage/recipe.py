@@ -211,6 +211,21 @@ def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -
         raise Refusal(redacted(" ".join(str(error).split()))) from error
 
 
+class RecipeLoader(yaml.BaseLoader):
+    """BaseLoader that takes no key twice: YAML would let the last one win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping of texts."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen if isinstance(key, yaml.ScalarNode) else False:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value} stands there twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep=deep)
+
+
 def read_recipe(path: str) -> dict[str, Any]:
     """The keys and values of a recipe, every scalar as the text that stands in the file.
 
@@ -218,10 +233,10 @@ def read_recipe(path: str) -> dict[str, Any]:
     word and `no` as False. It builds nothing but text, lists and dicts.
 
     Raises:
-        Refusal: no such file, not YAML, or not a flat mapping.
+        Refusal: no such file, not YAML, a key twice, or not a flat mapping.
     """
     try:
-        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=RecipeLoader)
     except OSError as error:
         raise Refusal(f"{path}: {error.strerror}; give --recipe a YAML file, such as one under recipes/") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -59,7 +59,13 @@ class ExactCallback(TrainerCallback):
         self.saves_behind_epoch = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take up the sums behind the logged losses where the run before left them."""
+        """Take up the sums behind the logged losses where the run before left them.
+
+        Each process draws its own dropout: all were seeded alike, and would drop the same places of their rows. What
+        a resumed run draws is in its checkpoint, which Trainer reads after this.
+        """
+        if args.process_index:
+            torch.manual_seed(args.seed + args.process_index)
         self.trainer.take_up_losses()
         self.trainer.find_best_checkpoint()
 
