@@ -128,6 +128,7 @@ def draw(tables: dict[str, Rows], path: Path) -> None:
 
     figure = Figure((3.1 * len(tables), 5.2), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
+    labelled: dict[str, Any] = {}
     for column, (title, rows) in enumerate(tables.items()):
         axis = next(iter(rows[0]))
         for line, what in enumerate(("seconds", "GB")):
@@ -137,12 +138,13 @@ def draw(tables: dict[str, Rows], path: Path) -> None:
                 axes.set_axis_off()
                 continue
             axes.plot(places, [row[f"{what} expected"] for row in rows], color=GREY, linestyle="--", label="expected")
-            axes.plot(places, [row[what] for row in rows], "o", color=COLOURS[line], label="measured")
+            axes.plot(places, [row[what] for row in rows], "o", color=COLOURS[line], label=f"{what} measured")
             top = 1.25 * max(max(row[what], row[f"{what} expected"]) for row in rows)
             axes.set(xscale="log", xticks=places, xticklabels=[f"{place:,}" for place in places], ylim=(0, top))
             axes.minorticks_off()
             axes.set(xlabel=axis, ylabel=what, title=title if line == 0 else "")
-            axes.legend(loc="lower right")
+            labelled |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=len(labelled))
     write_png(path, figure)
 
 
