@@ -58,6 +58,24 @@ def test_no_value_stands_without_a_file_of_the_sample(path: Path) -> None:
     assert twins or script_of(path) == "comparison"
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_stage_one_looks_for_the_test_texts_of_all_that_starts_from_it(folder: Path) -> None:
+    """A test text in the corpus flatters whichever task it is of."""
+    recipes = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in RECIPES if path.parent == folder]
+    stage_one = yaml.safe_load((folder / "pretraining.yaml").read_text(encoding="utf-8"))
+    looked_for = stage_one["held_out_file"]
+    tested = {recipe["test_file"] for recipe in recipes if recipe.get("checkpoint") == stage_one["output_dir"]}
+    assert tested == set(looked_for if isinstance(looked_for, list) else [looked_for])
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_readmes_say_what_it_costs_and_what_was_not_tried(folder: Path) -> None:
+    """A GPU's hours, and a network, are what was not at hand."""
+    text = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    assert "not tried here, for want of a network; the readers were" in text
+    assert "## Cost Time not measured here" in text or "not measured here, nor its cost" in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [p for p in RECIPES if script_of(p) != "comparison"], ids=name_of)
 def test_each_recipe_runs_two_steps_on_its_sample(

@@ -4,6 +4,9 @@ import csv
 import gzip
 import importlib.util
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +22,15 @@ from tests.conftest import REPOSITORY
 from two_stage import prepared
 from two_stage.duplicates import twins_across
 from two_stage.exits import Refusal
-from two_stage.prepared import distinct_rows, draw_splits, entities_apart, keep_apart, write_files
+from two_stage.prepared import (
+    distinct_rows,
+    draw_splits,
+    entities_apart,
+    keep_apart,
+    split_rows,
+    tell_missing,
+    write_files,
+)
 
 # --- Splits -----------------------------------------------------------------------------------------------------------
 
@@ -89,6 +101,36 @@ def test_published_splits_lose_copies_from_train_and_never_from_test(capsys: pyt
     ]
 
 
+@pytest.mark.parametrize("has_entities", [False, True], ids=["labels", "entities"])
+def test_a_label_that_a_drawn_split_lacks_is_told(capsys: pytest.CaptureFixture[str], has_entities: bool) -> None:
+    """A label, or a type of entity, of one row is in one split: each of the two others has its line."""
+    labels = ["common"] * 199 + ["rare"]
+    rows: list[dict[str, Any]]
+    if has_entities:
+        rows = [
+            {"tokens": text.split(), "ner_tags": [f"B-{label}", "O", "O", "O", "O"]}
+            for text, label in zip(different_texts(200), labels, strict=True)
+        ]
+    else:
+        rows = [{"text": text, "label": label} for text, label in zip(different_texts(200), labels, strict=True)]
+    splits = split_rows(rows, 0, None if has_entities else "label")
+    lacking = [name for name in prepared.SPLITS if rows[199] not in splits[name]]
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == len(lacking) == 2
+    for line, name in zip(told, lacking, strict=True):
+        assert line.startswith(f"CHECK: {name} has no row of rare: not to be ")
+
+
+def test_few_held_out_rows_are_told_and_scores_are_no_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 40 rows four each; that a score stands in one split alone is as it should be."""
+    split_rows(
+        [{"text": text, "score": i / 40} for i, text in enumerate(different_texts(40))], 0, "score", stem="shades"
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        f"CHECK: shades_{name} has 4 rows, and a score on fewer than 20 says little" for name in ("validation", "test")
+    ]
+
+
 def test_each_text_is_kept_once_and_none_with_two_labels(capsys: pytest.CaptureFixture[str]) -> None:
     """The first copy stays, in its place; a text at odds with itself goes."""
     rows = [{"text": text, "label": label} for text, label in zip("aBbcA", "11212", strict=True)]
@@ -127,6 +169,11 @@ def preparer(name: str) -> ModuleType:
 
 
 finance, biomedical, legal, reviews = map(preparer, ("finance", "biomedical", "legal", "reviews"))
+
+
+def test_the_names_of_splits_stand_in_one_place() -> None:
+    """Files, rows and recipes go by them."""
+    assert all(module.SPLITS is prepared.SPLITS for module in (finance, biomedical, legal))
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -307,10 +354,13 @@ def cuad(count: int) -> dict[str, Any]:
     return {"version": "aok_v1.0", "data": contracts}
 
 
-def test_cuad_gives_first_pages_and_a_corpus_without_what_is_held_out(tmp_path: Path) -> None:
+def test_cuad_gives_first_pages_and_a_corpus_without_what_is_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Three of the 41 questions are entities of the opening; contracts that validate and test are not in the corpus."""
     (tmp_path / "CUAD_v1.json").write_text(json.dumps(cuad(20)), encoding="utf-8")
     legal.main(["--source", "files", "--files", str(tmp_path), "--output_dir", str(tmp_path / "data")])
+    assert "CHECK: ner_test has 2 rows" in capsys.readouterr().out
     splits = {split: rows_of(tmp_path / "data" / f"ner_{split}.jsonl") for split in prepared.SPLITS}
     assert [len(splits[split]) for split in prepared.SPLITS] == [16, 2, 2]
     row = splits["test"][0]
@@ -357,6 +407,50 @@ def test_yelp_reviews_are_drawn_apart(tmp_path: Path) -> None:
     corpus = {document["text"] for document in rows_of(tmp_path / "data" / "corpus.jsonl")}
     assert len(corpus) == 15
     assert corpus.isdisjoint(row["text"] for split in splits.values() for row in split)
+
+
+def yelp(folder: Path, count: int) -> list[str]:
+    """Sources of so many made-up reviews to train and 30 to test, as flags."""
+    rows = [f'"{i % 5 + 1}","{text}"' for i, text in enumerate(different_texts(count + 30))]
+    (folder / "train.csv").write_text("\n".join(rows[:count]), encoding="utf-8")
+    (folder / "test.csv").write_text("\n".join(rows[count:]), encoding="utf-8")
+    return ["--source", "files", "--files", str(folder), "--output_dir", str(folder / "data")]
+
+
+def test_all_reviews_to_learn_from_are_the_corpus_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --train_rows 0 one review is in no split: it alone would be stage one's corpus."""
+    reviews.main([*yelp(tmp_path, 60), "--train_rows", "0"])
+    told = capsys.readouterr().out
+    assert "CHECK: corpus.jsonl: 1 review(s) stand in no split, so those learnt from" in told
+    assert "CHECK: sentiment_validation has 5 rows" in told
+    splits = {split: rows_of(tmp_path / "data" / f"sentiment_{split}.csv") for split in prepared.SPLITS}
+    corpus = {document["text"] for document in rows_of(tmp_path / "data" / "corpus.jsonl")}
+    assert [len(splits[split]) for split in prepared.SPLITS] == [54, 5, 30]
+    assert len(corpus) == 55
+    assert corpus.isdisjoint(row["text"] for split in ("validation", "test") for row in splits[split])
+
+
+@pytest.mark.parametrize(("others", "asked", "made"), [(499, 0, 501), (500, 0, 500), (499, 499, 499), (1, 2, 2)])
+def test_a_corpus_is_of_other_reviews_where_they_are_enough(others: int, asked: int, made: int) -> None:
+    """Enough is what was asked for, and five hundred where it is more or all."""
+    rows = [{"text": text, "label": "1 star"} for text in different_texts(others + 2)]
+    corpus = reviews.corpus_documents(rows[:others], rows[others:], asked)
+    assert corpus == [{"text": row["text"]} for row in rows[:made]]
+
+
+COUNTS = {
+    "train_rows": (reviews, "-1", 0),
+    "corpus_rows": (reviews, "-1", 0),
+    "test_rows": (reviews, "-1", 0),
+    "documents": (biomedical, "0", 1),
+}
+
+
+@pytest.mark.parametrize(("flag", "module", "value", "least"), [(flag, *given) for flag, given in COUNTS.items()])
+def test_counts_below_their_range_are_refused(flag: str, module: ModuleType, value: str, least: int) -> None:
+    """Before a file is looked for or fetched."""
+    with pytest.raises(Refusal, match=f"--{flag} {value}: must be at least {least}"):
+        module.main(["--source", "files", "--files", "no-such", f"--{flag}", value])
 
 
 def test_hub_reviews_have_the_same_labels() -> None:
@@ -427,3 +521,106 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / folder / "Sentences_50Agree.txt").touch()
     with pytest.raises(Refusal, match="which of them"):
         finance.main(["--source", "files", "--files", str(tmp_path)])
+
+
+TWO_OF_THREE = {
+    "finance": (finance, ["train.csv", "test.csv"], "train.csv, test.csv without val.csv or validation.csv; the three"),
+    "biomedical": (
+        biomedical,
+        biomedical.FILES["bc5cdr"][:2],
+        "CDR_DevelopmentSet.PubTator.txt without CDR_TestSet.PubTator.txt; the three",
+    ),
+    "legal": (
+        legal,
+        ["test-00000-of-00001.parquet"],
+        "test-00000-of-00001.parquet without train-00000-of-00001.parquet, validation-00000-of-00001.parquet; the",
+    ),
+}
+
+
+@pytest.mark.parametrize(("module", "names", "told"), TWO_OF_THREE.values(), ids=TWO_OF_THREE)
+def test_a_split_that_is_missing_is_refused(tmp_path: Path, module: ModuleType, names: list[str], told: str) -> None:
+    """Its task would be left out without a word, while others are made."""
+    phrasebank(tmp_path)
+    (tmp_path / "CUAD_v1.json").write_text(json.dumps(cuad(20)), encoding="utf-8")
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(Refusal, match=told):
+        module.main(["--source", "files", "--files", str(tmp_path), "--output_dir", str(tmp_path / "data")])
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("module", [finance, biomedical, legal, reviews])
+@pytest.mark.parametrize("flags", [["--sourc", "hub"], ["--source", "disk"], []])
+def test_wrong_flags_are_refused_in_one_line(module: ModuleType, flags: list[str]) -> None:
+    """As the scripts refuse them: no usage text."""
+    with pytest.raises(Refusal, match=r"--source.* \(--help lists the flags\)$") as refusal:
+        module.main(flags)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["finance", "biomedical", "legal", "reviews"])
+def test_help_waits_for_no_library(name: str) -> None:
+    """Transformers and torch take seconds to import."""
+    asked = (
+        "import runpy, sys, contextlib; sys.argv = [sys.argv[1], '--help']\n"
+        "with contextlib.suppress(SystemExit): runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "print(sorted({'torch', 'transformers', 'datasets', 'scipy'} & set(sys.modules)))"
+    )
+    path = str(REPOSITORY / "recipes" / name / "prepare_data.py")
+    run = subprocess.run([sys.executable, "-c", asked, path], capture_output=True, text=True, check=True)
+    assert "--output_dir" in run.stdout
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+# --- What was not made ------------------------------------------------------------------------------------------------
+
+
+def without_lines_told(told: str, recipe: Path) -> dict[str, Any]:
+    """The recipe without the lines that are to be taken out."""
+    found = re.search(rf"CHECK: {re.escape(str(recipe))}: take out lines? ([\d, ]+): ", told)
+    assert found
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    return yaml.safe_load("\n".join(line for i, line in enumerate(lines, 1) if str(i) not in found[1].split(", ")))
+
+
+def test_the_lines_of_what_was_not_made_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stage one of finance looks for three files of test texts, and here PhraseBank alone was there."""
+    phrasebank(tmp_path)
+    finance.main(["--source", "files", "--files", str(tmp_path), "--output_dir", str(tmp_path / "data")])
+    told, folder = capsys.readouterr().out, REPOSITORY / "recipes/finance"
+    recipe = without_lines_told(told, folder / "pretraining.yaml")
+    assert recipe["held_out_file"] == ["recipes/finance/data/sentiment_test.csv"]
+    assert "max_length" in recipe
+    assert f"CHECK: {folder / 'pretraining.yaml'} reads corpus.jsonl, not in" in told
+    assert f"CHECK: {folder / 'ner.yaml'} reads ner_train.jsonl, ner_validation.jsonl, ner_test.jsonl, not in" in told
+    assert f"{folder / 'sentiment.yaml'}" not in told
+
+
+@pytest.mark.parametrize("name", ["finance", "biomedical", "legal"])
+def test_where_no_test_text_was_made_the_key_goes_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A key without a value is refused."""
+    recipe = REPOSITORY / "recipes" / name / "pretraining.yaml"
+    tell_missing(recipe.parent, tmp_path)
+    left = without_lines_told(capsys.readouterr().out, recipe)
+    assert left == {
+        key: value for key, value in yaml.safe_load(recipe.read_text("utf-8")).items() if key != "held_out_file"
+    }
+
+
+@pytest.mark.parametrize("name", ["finance", "biomedical", "legal", "reviews"])
+def test_of_what_is_all_there_nothing_is_told(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The samples have every file by its name."""
+    tell_missing(REPOSITORY / "recipes" / name, REPOSITORY / "recipes" / name / "sample")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- a\n"], ids=["empty", "broken", "a list"])
+def test_what_is_no_recipe_is_left_to_its_script(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """The data is written by then."""
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    tell_missing(tmp_path, tmp_path)
+    assert capsys.readouterr().out == ""

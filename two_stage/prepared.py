@@ -7,16 +7,19 @@ not refuse them for it. Nothing is written over.
 import csv
 import json
 import random
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from argparse import ArgumentParser
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from two_stage.exits import Refusal, say
-from two_stage.tables import Row
+import yaml
+
+from two_stage.exits import OneLineParser, Refusal, say
+from two_stage.tables import Row, told
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.1  # the share of the texts that validation gets, and that test gets
+FEWEST_HELD_OUT = 20  # rows: of fewer, one that is right is more than five points of accuracy
 
 # --- Where data comes from, and where it goes -------------------------------------------------------------------------
 
@@ -28,7 +31,7 @@ def data_parser(description: str | None, folder: Path) -> ArgumentParser:
         description: the script's docstring, shown by --help.
         folder: the recipe's, in which data/ is written.
     """
-    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = OneLineParser(description=description)
     parser.add_argument("--source", choices=("hub", "files"), required=True, help="the Hub, or the authors' own files")
     parser.add_argument("--files", type=Path, help="the folder that holds the authors' files, at any depth")
     parser.add_argument("--output_dir", type=Path, default=folder / "data", help="(%(default)s)")
@@ -50,6 +53,24 @@ def find_file(folder: Path | None, *names: str) -> Path | None:
     if len(found) > 1:
         raise Refusal(f"{found[0]} and {found[1]}: which of them? leave one in the folder of --files")
     return found[0] if found else None
+
+
+def find_splits(folder: Path | None, names: Sequence[Sequence[str]]) -> dict[str, Path]:
+    """The files of train, validation and test; none where none of the three is there.
+
+    Args:
+        folder: that holds them, at any depth.
+        names: what the file of each split may be called, in the order of SPLITS.
+
+    Raises:
+        Refusal: one or two of the three are there, or see `find_file`.
+    """
+    known = dict(zip(SPLITS, names, strict=True))
+    found = {split: path for split in SPLITS if (path := find_file(folder, *known[split]))}
+    if found and (missing := [" or ".join(known[split]) for split in SPLITS if split not in found]):
+        there = ", ".join(path.name for path in found.values())
+        raise Refusal(f"--files {folder}: {there} without {', '.join(missing)}; the three files go together")
+    return found
 
 
 def hub_file(repository: str, name: str, revision: str | None = None) -> str:
@@ -110,6 +131,54 @@ def _write_jsonl(path: Path, rows: Iterable[Row]) -> int:
     """Write rows as objects, one a line; returns how many."""
     with open(path, "x", encoding="utf-8", newline="\n") as file:
         return sum(bool(file.write(json.dumps(row, ensure_ascii=False) + "\n")) for row in rows)
+
+
+class NamedFile(NamedTuple):
+    """A file that a recipe names, and where."""
+
+    key: str
+    name: str
+    key_line: int  # where its key stands, which may have several
+    line: int
+
+
+def named_files(recipe: Path) -> Iterator[NamedFile]:
+    """The files that a recipe reads, in its order, its lines counted from 1; none of what is no recipe."""
+    try:
+        mapping = yaml.compose(recipe.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError):  # the script that is given it says what is wrong with it
+        return
+    for key, value in mapping.value if isinstance(mapping, yaml.MappingNode) else ():
+        if str(key.value).endswith("_file"):
+            for each in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                name = Path(str(each.value)).name
+                yield NamedFile(key.value, name, key.start_mark.line + 1, each.start_mark.line + 1)
+
+
+def tell_missing(folder: Path, data: Path) -> None:
+    """Say what the recipes of a folder read that was not made, and which lines to take out for it.
+
+    Of what a recipe reads, only the texts that stage one looks for in its corpus can be done without.
+
+    Args:
+        folder: of the recipes.
+        data: where their files are written.
+    """
+    for recipe in sorted(folder.glob("*.yaml")):
+        files = list(named_files(recipe))
+        missing = [file for file in files if not (data / file.name).exists()]
+        if needed := [file.name for file in missing if file.key != "held_out_file"]:
+            say(f"CHECK: {recipe} reads {', '.join(needed)}, not in {data}: bring it, or pass this recipe over")
+        held_out = [file for file in files if file.key == "held_out_file"]
+        if gone := [file for file in held_out if file in missing]:
+            lines = [file.line for file in gone]
+            if gone == held_out:  # the key goes too: without a value it is refused
+                lines = list(range(gone[0].key_line, gone[-1].line + 1))
+            which = f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}"
+            names = ", ".join(file.name for file in gone)
+            say(
+                f"CHECK: {recipe}: take out {which}: {names}, not in {data}: stage one refuses a file that is not there"
+            )
 
 
 # --- Splits -----------------------------------------------------------------------------------------------------------
@@ -199,6 +268,8 @@ def keep_apart(splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
 
     Published splits are so made comparable and honest at once. What is left out is told.
     """
+    if not splits:
+        return {}
     from two_stage.duplicates import twins_across
 
     backwards = [name for name in reversed(SPLITS) if name in splits]
@@ -236,15 +307,20 @@ def distinct_rows(rows: list[Row], column: str) -> list[Row]:
 
 
 def split_rows(
-    rows: list[Row], seed: int, column: str | None = None, group: Callable[[Row], Hashable] | None = None
+    rows: list[Row],
+    seed: int,
+    column: str | None = None,
+    group: Callable[[Row], Hashable] | None = None,
+    stem: str = "",
 ) -> dict[str, list[Row]]:
-    """Rows by split, as `draw_splits` draws them.
+    """Rows by split, as `draw_splits` draws them; of what it could draw but thinly it is told.
 
     Args:
         rows: with a text or tokens each.
         seed: of the draw.
         column: of what shall be alike in all splits.
         group: what must stay in one split; None makes each row its own.
+        stem: of the files' names, see `tell_thin`.
     """
     drawn = draw_splits(
         [row_text(row) for row in rows],
@@ -252,7 +328,39 @@ def split_rows(
         [group(row) for row in rows] if group else None,
         [row[column] for row in rows] if column else None,
     )
-    return {name: [rows[i] for i in numbers] for name, numbers in drawn.items()}
+    splits = {name: [rows[i] for i in numbers] for name, numbers in drawn.items()}
+    tell_thin(splits, column, stem)
+    return splits
+
+
+def tell_thin(splits: Mapping[str, list[Row]], column: str | None, stem: str = "") -> None:
+    """Say of drawn splits, a line each, which have too few rows to score on, and which lack a label.
+
+    Args:
+        splits: rows by the names of SPLITS.
+        column: of the label; None looks at the types of entities.
+        stem: of the files' names, where there are several tasks.
+    """
+    called = {name: f"{stem}_{name}" if stem else name for name in SPLITS}
+    for name in SPLITS[1:]:
+        if (count := len(splits[name])) < FEWEST_HELD_OUT:
+            say(f"CHECK: {called[name]} has {count} rows, and a score on fewer than {FEWEST_HELD_OUT} says little")
+    seen = {name: {label for row in rows for label in row_labels(row, column)} for name, rows in splits.items()}
+    every = {label for labels in seen.values() for label in labels}
+    for name in SPLITS:
+        if lacking := sorted(every - seen[name]):
+            more = f" and {len(lacking) - 5:,} more" if len(lacking) > 5 else ""
+            what = "learnt" if name == "train" else "scored"
+            say(f"CHECK: {called[name]} has no row of {told(lacking[:5])}{more}: not to be {what} there")
+
+
+def row_labels(row: Row, column: str | None) -> set[str]:
+    """The label of a row, or the types of its entities; a score is none."""
+    if column is not None:
+        return set() if isinstance(row[column], float) else {str(row[column])}
+    if "ner_tags" in row:
+        return {str(tag)[2:] for tag in row["ner_tags"]} - {""}
+    return {str(each["label"] if isinstance(each, dict) else each[2]) for each in row.get("entities", ())}
 
 
 # --- Entities ---------------------------------------------------------------------------------------------------------

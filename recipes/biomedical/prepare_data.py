@@ -11,6 +11,7 @@ pubmed*.xml or .xml.gz, which make corpus.jsonl.
 """
 
 import gzip
+import math
 import re
 import sys
 import zlib
@@ -23,12 +24,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no 
 
 from two_stage.exits import Refusal, run_script, say
 from two_stage.prepared import (
+    SPLITS,
     data_parser,
     decoded,
     entities_apart,
-    find_file,
+    find_splits,
     hub_file,
     keep_apart,
+    tell_missing,
     write_files,
 )
 from two_stage.tables import PlacedRow, Row, column_value, open_split, read_rows
@@ -39,7 +42,6 @@ FILES = {
 }
 TYPES = {"bc5cdr": None, "ncbi": "Disease"}  # NCBI's four kinds of mention are one type, as in published scores
 TAGS = ("O", "B-Chemical", "B-Disease", "I-Disease", "I-Chemical")  # the order of T-NER's numbers
-SPLITS = ("train", "validation", "test")
 TEXT = re.compile(r"(\d+)\|([ta])\|(.*)")
 
 # --- PubTator: a text and its entities --------------------------------------------------------------------------------
@@ -146,14 +148,9 @@ def from_hub(documents: int) -> dict[str, list[Row]]:
 
 def from_files(folder: Path | None, corpus: str) -> dict[str, list[Row]]:
     """The files that what lies in the folder makes."""
-    paths = [find_file(folder, name) for name in FILES[corpus]]
-    files: dict[str, list[Row]] = {}
-    if found := [path for path in paths if path]:
-        if len(found) < len(paths):
-            missing = FILES[corpus][paths.index(None)]
-            raise Refusal(f"--files {folder}: {missing} is missing; the three files go together")
-        splits = {split: pubtator_rows(path, TYPES[corpus]) for split, path in zip(SPLITS, found, strict=True)}
-        files = {f"ner_{split}.jsonl": rows for split, rows in keep_apart(splits).items()}
+    paths = find_splits(folder, [[name] for name in FILES[corpus]])
+    splits = keep_apart({split: pubtator_rows(path, TYPES[corpus]) for split, path in paths.items()})
+    files = {f"ner_{split}.jsonl": rows for split, rows in splits.items()}
     assert folder is not None
     articles = [path for name in ("pubmed*.xml", "pubmed*.xml.gz") for path in sorted(folder.rglob(name))]
     if documents := [row for path in articles for row in pubmed_documents(path)]:
@@ -169,8 +166,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--corpus", choices=FILES, default="bc5cdr", help="which PubTator files (%(default)s)")
     parser.add_argument("--documents", type=int, default=100_000, help="articles from the Hub (%(default)s)")
     args = parser.parse_args(argv)
+    from two_stage.recipe import check_range  # takes seconds to import, and --help must not wait for it
+
+    check_range(args, 1, math.inf, "documents")
     made = from_hub(args.documents) if args.source == "hub" else from_files(args.files, args.corpus)
     write_files(args.output_dir, made)
+    tell_missing(Path(__file__).parent, args.output_dir)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no 
 
 from two_stage.exits import Refusal, run_script, say
 from two_stage.prepared import (
+    SPLITS,
     data_parser,
     decoded,
     distinct_rows,
     find_file,
+    find_splits,
     hub_file,
     keep_apart,
     split_rows,
+    tell_missing,
     write_files,
 )
 from two_stage.tables import PlacedRow, Row, column_value, dataset_rows, number_value, read_rows
@@ -64,6 +67,11 @@ def hub_phrasebank(agreement: str) -> list[Row]:
     return [{"text": text, "label": SHADES[label] if isinstance(label, int) else label} for text, label in rows]
 
 
+def phrasebank_splits(rows: list[Row], seed: int) -> Splits:
+    """Each sentence once, in splits that are drawn, evenly from each label: PhraseBank has none."""
+    return split_rows(distinct_rows(rows, "label"), seed, "label", stem="sentiment")
+
+
 # --- SemEval-2017 and FiQA: scores for seven shades -------------------------------------------------------------------
 
 
@@ -86,7 +94,7 @@ def semeval_rows(path: Path) -> list[Row]:
 def fiqa_splits() -> Splits:
     """FiQA's headlines and posts of the Hub, in its own splits."""
     splits = {}
-    for name, theirs in (("train", "train"), ("validation", "valid"), ("test", "test")):
+    for name, theirs in zip(SPLITS, ("train", "valid", "test"), strict=True):
         rows = dataset_rows("TheFinAI/fiqa-sentiment-classification", None, None, theirs)
         splits[name] = [
             {"text": row[1]["sentence"], "company": row[1]["target"], "score": number_value(row, "score", "source")}
@@ -152,11 +160,8 @@ def named(stem: str, splits: Splits, ending: str) -> Splits:
 
 def from_hub(agreement: str, seed: int) -> Splits:
     """All files that the Hub's data sets make."""
-    phrasebank = split_rows(distinct_rows(hub_phrasebank(agreement), "label"), seed, "label")
-    finer = {
-        split: finer_sentences(dataset_rows("gtfintechlab/finer-ord", None, None, split))
-        for split in ("train", "validation", "test")
-    }
+    phrasebank = phrasebank_splits(hub_phrasebank(agreement), seed)
+    finer = {split: finer_sentences(dataset_rows("gtfintechlab/finer-ord", None, None, split)) for split in SPLITS}
     files = named("sentiment", phrasebank, "csv") | named("shades", keep_apart(fiqa_splits()), "csv")
     say("no corpus: no news on the Hub has its owner's licence; put your own into corpus.jsonl, or take --source files")
     return files | named("ner", keep_apart(finer), "jsonl")
@@ -166,15 +171,13 @@ def from_files(folder: Path | None, agreement: str, seed: int) -> Splits:
     """The files that what lies in the folder makes."""
     files: Splits = {}
     if path := find_file(folder, f"Sentences_{AGREEMENT[agreement]}.txt"):
-        files |= named("sentiment", split_rows(distinct_rows(phrasebank_rows(path), "label"), seed, "label"), "csv")
+        files |= named("sentiment", phrasebank_splits(phrasebank_rows(path), seed), "csv")
     if path := find_file(folder, "Headline_Trainingdata.json"):
         rows = semeval_rows(path)
-        files |= named("shades", split_rows(rows, seed, "score"), "csv")
-    names = {"train": ("train.csv",), "validation": ("val.csv", "validation.csv"), "test": ("test.csv",)}
-    tables = {split: find_file(folder, *known) for split, known in names.items()}
-    if all(tables.values()):
-        finer = {split: finer_sentences(read_rows(str(path))) for split, path in tables.items()}
-        files |= named("ner", keep_apart(finer), "jsonl")
+        files |= named("shades", split_rows(rows, seed, "score", stem="shades"), "csv")
+    tables = find_splits(folder, [["train.csv"], ["val.csv", "validation.csv"], ["test.csv"]])
+    finer = {split: finer_sentences(read_rows(str(path))) for split, path in tables.items()}
+    files |= named("ner", keep_apart(finer), "jsonl")
     assert folder is not None
     if stories := [row for path in sorted(folder.rglob("reut2-*.sgm")) for row in reuters_documents(path)]:
         files["corpus.jsonl"] = stories
@@ -188,10 +191,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = data_parser(__doc__, Path(__file__).parent)
     parser.add_argument("--agreement", choices=AGREEMENT, default="50", help="PhraseBank's annotators (%(default)s)")
     args = parser.parse_args(argv)
-    if args.source == "hub":
-        write_files(args.output_dir, from_hub(args.agreement, args.seed))
-    else:
-        write_files(args.output_dir, from_files(args.files, args.agreement, args.seed))
+    is_hub = args.source == "hub"
+    made = from_hub(args.agreement, args.seed) if is_hub else from_files(args.files, args.agreement, args.seed)
+    write_files(args.output_dir, made)
+    tell_missing(Path(__file__).parent, args.output_dir)
 
 
 if __name__ == "__main__":

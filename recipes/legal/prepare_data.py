@@ -18,20 +18,22 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no 
 
 from two_stage.exits import Refusal, run_script, say
 from two_stage.prepared import (
+    SPLITS,
     data_parser,
     decoded,
     entities_apart,
     find_file,
+    find_splits,
     hub_file,
     keep_apart,
     split_rows,
+    tell_missing,
     write_files,
 )
 from two_stage.tables import PlacedRow, Row, dataset_rows, read_rows, text_value
 
 KINDS = {"Document Name": "DOCUMENT", "Parties": "PARTY", "Agreement Date": "DATE"}  # of CUAD's 41, those of openings
 OPENING = 2000  # characters: a page, on which a contract says who agrees and when
-SPLITS = ("train", "validation", "test")
 
 # --- CUAD: contracts --------------------------------------------------------------------------------------------------
 
@@ -78,7 +80,7 @@ def unwrapped(text: str) -> str:
 def contract_files(contracts: list[Row], seed: int) -> dict[str, list[Row]]:
     """The openings, split by contract, and the text of all contracts that are not held out."""
     pages = {row["document"]: opening(row) for row in contracts}
-    splits = split_rows([page for page in pages.values() if page["text"].strip()], seed)
+    splits = split_rows([page for page in pages.values() if page["text"].strip()], seed, stem="ner")
     held_out = {row["document"] for split in SPLITS[1:] for row in splits[split]}
     corpus = [{"text": unwrapped(row["text"])} for row in contracts if row["document"] not in held_out]
     say(f"corpus: {len(contracts) - len(corpus):,} contracts are left out, whose openings validate and test")
@@ -124,9 +126,8 @@ def from_files(folder: Path | None, seed: int) -> dict[str, list[Row]]:
     files: dict[str, list[Row]] = {}
     if path := find_file(folder, "CUAD_v1.json", "CUADv1.json"):
         files |= contract_files(cuad_contracts(path), seed)
-    tables = {split: find_file(folder, f"{split}-00000-of-00001.parquet") for split in SPLITS}
-    if all(tables.values()):
-        files |= provision_files({split: ledgar_rows(read_rows(str(path))) for split, path in tables.items()})
+    tables = find_splits(folder, [[f"{split}-00000-of-00001.parquet"] for split in SPLITS])
+    files |= provision_files({split: ledgar_rows(read_rows(str(path))) for split, path in tables.items()})
     if not files:
         raise Refusal(f"--files {folder}: holds neither CUAD_v1.json nor the three parquet files of LEDGAR")
     return files
@@ -137,6 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     args = data_parser(__doc__, Path(__file__).parent).parse_args(argv)
     made = from_hub(args.seed) if args.source == "hub" else from_files(args.files, args.seed)
     write_files(args.output_dir, made)
+    tell_missing(Path(__file__).parent, args.output_dir)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ r"""Get the data of the reviews recipe into the forms that the scripts read.
 Yelp reviews of one to five stars (Zhang et al. 2015). From files: train.csv and test.csv of yelp_review_full_csv, which
 have no header: a number of stars and a text, in whose text \n stands for a line break. Of the training reviews
 --train_rows are drawn to learn from, a tenth as many to validate on, and --corpus_rows others are stage one's corpus,
-stars left out; of the test reviews --test_rows are drawn. 0 takes all (of the corpus: all others).
+stars left out; of the test reviews --test_rows are drawn. 0 takes all (of the corpus: all others). Where that leaves
+too few others, the reviews that are learnt from stand in the corpus too, which is told.
 """
 
 import csv
+import math
 import random
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,11 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no install
 
-from two_stage.exits import Refusal, run_script
-from two_stage.prepared import data_parser, find_file, keep_apart, write_files
+from two_stage.exits import Refusal, run_script, say
+from two_stage.prepared import data_parser, find_file, keep_apart, tell_thin, write_files
 from two_stage.tables import PlacedRow, Row, dataset_rows, readable, text_value
 
 STARS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
+FEWEST_DOCUMENTS = 500  # of a corpus: fewer make but a handful of stage one's steps
 
 
 def yelp_rows(path: Path) -> Iterator[Row]:
@@ -62,9 +65,27 @@ def review_files(
     splits = {"train": train[:count], "validation": train[count : count + held_out], "test": test[: test_rows or None]}
     if not all(splits.values()):
         raise Refusal(f"{len(train)} reviews to train and {len(test)} to test: too few to draw from")
-    others = train[count + held_out :][: corpus_rows or None] or splits["train"]  # none left: the texts learnt from
-    files = {f"sentiment_{split}.csv": rows for split, rows in keep_apart(splits).items()}
-    return files | {"corpus.jsonl": [{"text": row["text"]} for row in others]}
+    splits = keep_apart(splits)
+    tell_thin(splits, "label", "sentiment")
+    files = {f"sentiment_{split}.csv": rows for split, rows in splits.items()}
+    return files | {"corpus.jsonl": corpus_documents(train[count + held_out :], splits["train"], corpus_rows)}
+
+
+def corpus_documents(others: list[Row], learnt_from: list[Row], count: int) -> list[Row]:
+    """Reviews without stars: of those that stage two does not see, and where they are too few those it learns from.
+
+    Args:
+        others: reviews that are in no split.
+        learnt_from: those of train.
+        count: how many are asked for; 0 takes all.
+    """
+    if len(others) < min(count or FEWEST_DOCUMENTS, FEWEST_DOCUMENTS):
+        say(
+            f"CHECK: corpus.jsonl: {len(others):,} review(s) stand in no split, so those learnt from are in it too, "
+            "stars left out; for others alone, lower --train_rows"
+        )
+        others = others + learnt_from
+    return [{"text": row["text"]} for row in others[: count or None]]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,6 +95,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--corpus_rows", type=int, default=100_000, help="reviews for stage one (%(default)s)")
     parser.add_argument("--test_rows", type=int, default=5_000, help="reviews to test on (%(default)s)")
     args = parser.parse_args(argv)
+    from two_stage.recipe import check_range  # takes seconds to import, and --help must not wait for it
+
+    check_range(args, 0, math.inf, "train_rows", "corpus_rows", "test_rows")
     if args.source == "hub":
         train, test = (list(hub_rows(dataset_rows("Yelp/yelp_review_full", None, None, s))) for s in ("train", "test"))
     else:
