@@ -37,7 +37,7 @@ from tests.conftest import REPOSITORY
 from two_stage.checkpoints import find_checkpoint, seal
 from two_stage.exits import Refusal
 from two_stage.handoff import load_model, open_checkpoint
-from two_stage.recipe import read_recipe, recipe_text
+from two_stage.recipe import RecipeLoader, read_recipe, recipe_text
 from two_stage.redaction import redacted, redacted_values
 from two_stage.report import Card, Findings, markdown_cell, write_model_card
 from two_stage.runs import changed_settings
@@ -438,7 +438,7 @@ CALLS = {
     *("yaml.full_load_all", "eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput"),
     *("subprocess.getstatusoutput", "markupsafe.Markup", "importlib.import_module", "runpy.run_path"),
 }
-SAFE_LOADERS = {"yaml.BaseLoader", "yaml.SafeLoader", "yaml.CSafeLoader", "yaml.CBaseLoader"}
+SAFE_LOADERS = {"RecipeLoader", "yaml.BaseLoader", "yaml.SafeLoader", "yaml.CSafeLoader", "yaml.CBaseLoader"}
 NEVER: set[tuple[str, bool | None]] = {
     ("shell", True),
     ("trust_remote_code", True),
@@ -511,6 +511,13 @@ PRODUCT = sorted(
     for pattern in ("run_*.py", "two_stage/**/*.py", "recipes/**/*.py", "benchmarks/**/*.py")
     for path in REPOSITORY.glob(pattern)
 )
+
+
+def test_a_loader_of_our_own_builds_texts_alone() -> None:
+    """It only refuses more than BaseLoader does."""
+    assert issubclass(RecipeLoader, yaml.BaseLoader)
+    assert RecipeLoader.yaml_constructors == yaml.BaseLoader.yaml_constructors == {}
+    assert RecipeLoader.yaml_multi_constructors == {}
 
 
 def test_the_code_runs_nothing_that_others_wrote() -> None:

@@ -1,6 +1,5 @@
 """Trackers of --report_to: there before a model is loaded, and where they write files, in the run's own folder."""
 
-import importlib
 import os
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -43,7 +42,8 @@ def check_trackers(names: Iterable[str]) -> None:
 
 def _is_logged_in() -> bool:
     """Whether wandb has a key; it asks for none, and a Trainer without one would end in a traceback."""
-    wandb = importlib.import_module("wandb")
+    import wandb
+
     return bool(wandb.login(prompt=False))
 
 
