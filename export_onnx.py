@@ -286,12 +286,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     folder = Path(settings.output_dir or Path(checkpoint.name, "onnx"))
     if folder.exists():
         raise Refusal(f"{folder}: is there already, and nothing is written over; remove it, or give --output_dir")
+    check_files(settings.test_file or [], FORMATS)
+    texts, source = comparison_texts(settings, checkpoint)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refusal(f"{folder}: {error.strerror}; give another --output_dir") from error
-    check_files(settings.test_file or [], FORMATS)
-    texts, source = comparison_texts(settings, checkpoint)
     model = open_model(checkpoint)
     limit = getattr(checkpoint.config, "reading", {}).get("max_length", checkpoint.config.max_position_embeddings)
     given = list(batches(texts, checkpoint.tokenizer, limit))

@@ -30,6 +30,7 @@ from two_stage.exits import OneLineParser, Refusal, run_script, say
 from two_stage.handoff import Checkpoint, open_checkpoint
 from two_stage.labelled_texts import label_name
 from two_stage.prepared import SPLITS, keep_apart, split_rows, write_files
+from two_stage.recipe import comment
 from two_stage.report import markdown_cell
 from two_stage.tables import (
     PlacedRow,
@@ -456,7 +457,7 @@ def recipe_yaml(head: str, lines: Lines) -> str:
     """A recipe as text: what it is, then a key a line, each with its reason behind it, or above where it is long."""
     text = f"# {head}\n# Made by recipes/new_recipe.py, to be read and changed.\n"
     for key, value, reason in lines:
-        why = "".join(letter if letter.isprintable() else "?" for letter in reason)  # a type may hold a line's end
+        why = comment(reason)
         if isinstance(value, float) and value < 1e-3:
             said = f"{value:.0e}".replace("e-0", "e-")  # 2e-5, as everyone writes it
         else:

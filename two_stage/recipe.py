@@ -281,14 +281,18 @@ def recipe_flags(path: str, parser: FlagParser) -> list[str]:
     return flags
 
 
+def comment(text: str) -> str:
+    """A text for behind a #: a comment ends with its line, and names and labels may hold a line's end."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def recipe_text(recipe: dict[str, Any], script: str, folder: Path) -> str:
     """The text of `folder`/recipe.yaml, which runs the run again."""
     kept = redacted_values(recipe)
     text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     again = f"python {script} --recipe {folder / 'recipe.yaml'} --output_dir ANOTHER"
-    again = "".join(letter if letter.isprintable() else "?" for letter in again)  # a comment ends with its line
     told = f"# {SECRET} stands for a secret, which is written nowhere: give that flag anew.\n" if kept != recipe else ""
-    return f"# As resolved. To run it again: {again}\n{told}{text}"
+    return f"# As resolved. To run it again: {comment(again)}\n{told}{text}"
 
 
 def check_range(settings: object, low: float, high: float, *names: str) -> None:
