@@ -1,12 +1,16 @@
 """Dropout and attention for training on a CPU, where torch's own cost more than they must.
 
 torch spends up to a fifth of a step on drawing a CPU's dropout, a float an element, and its attention under dropout
-keeps three matrices of floats, length × length, a head and layer. Here four draws share one 64-bit number, and what
-was kept is remembered as bools. Parameters and saved folders stay as they were, and so does what a GPU, half
-precision, a compiled model or an evaluation computes.
+keeps three matrices of floats, length × length, a head and layer. Here four draws share one 64-bit number, attention
+goes through parts that fit the cache, and keeps one such matrix. Parameters and saved folders stay as they were, and so
+does what a GPU, half precision, a compiled model or an evaluation computes.
+
+glibc gives large pieces of freed memory back at once, so that every step takes its own anew from the kernel, page by
+page: a twentieth of a step of stage one.
 """
 
-import math
+import ctypes
+import platform
 from typing import Any
 
 import torch
@@ -17,7 +21,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "sdpa_cpu_dropout"  # what the model's config calls it in memory; no saved config does
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's names, from malloc.h
 DRAWS = 2**16  # a draw's 16 bits
+PART = 2**19  # elements of the attention matrices that are worked on at a time: 2 MB of floats, two or three times
+
+
+def keep_freed_memory() -> None:
+    """From now on, this process keeps what it frees for what it takes next, where glibc is its allocator."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never give back what is free at the heap's end
+        libc.mallopt(M_MMAP_MAX, 0)  # and take large pieces from there too
 
 
 def use_cpu_dropout(model: nn.Module) -> None:
@@ -35,11 +49,15 @@ def drop_chance(probability: float) -> float:
     return round(probability * DRAWS) / DRAWS
 
 
-def draw_kept(shape: torch.Size, probability: float) -> Tensor:
-    """What dropout keeps: bool of `shape`, False with the chance `drop_chance(probability)`, from torch's generator."""
-    count = math.prod(shape)
+def draw(count: int) -> Tensor:
+    """int16 of (count,), each of its values as likely, from torch's generator."""
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)  # all 64 bits
-    return (draws.view(torch.int16)[:count] >= round(probability * DRAWS) - DRAWS // 2).view(shape)
+    return draws.view(torch.int16)[:count]
+
+
+def least_kept(probability: float) -> int:
+    """Draws below are dropped."""
+    return round(probability * DRAWS) - DRAWS // 2
 
 
 def takes_over(tensor: Tensor, probability: float) -> bool:
@@ -59,7 +77,7 @@ class Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, probability: float) -> Tensor:
         """What is kept, divided by the share that is."""
-        kept = draw_kept(inputs.shape, probability)
+        kept = (draw(inputs.numel()) >= least_kept(probability)).view(inputs.shape)
         ctx.save_for_backward(kept)
         ctx.factor = 1 / (1 - drop_chance(probability))
         return (inputs * kept).mul_(ctx.factor)
@@ -82,11 +100,28 @@ class CpuDropout(nn.Dropout):
         return super().forward(input)
 
 
-class DropoutAttention(torch.autograd.Function):
-    """Attention with dropout on its weights (Vaswani et al. 2017, section 3.2.1).
+def cache_sized_parts(rows: int, heads: int, length: int) -> list[tuple[slice, slice]]:
+    """(rows, heads) whose matrices of length × length have about PART elements together: whole rows, or heads of one."""
+    each = length**2
+    some_heads = min(heads, max(1, PART // each))
+    some_rows = max(1, PART // (each * heads)) if some_heads == heads else 1
+    return [
+        (slice(row, row + some_rows), slice(head, head + some_heads))
+        for row in range(0, rows, some_rows)
+        for head in range(0, heads, some_heads)
+    ]
 
-    Of the matrices of length × length a head, the weights and a byte an element stay for the backward pass; torch keeps
-    three of floats.
+
+def product(left: Tensor, right: Tensor, scale: float, out: Tensor) -> Tensor:
+    """scale × left @ right, matrix by matrix, written to `out`."""
+    return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+
+
+class DropoutAttention(torch.autograd.Function):
+    """Self-attention with dropout on its weights (Vaswani et al. 2017, section 3.2.1).
+
+    Of the matrices of length × length a head, one stays for the backward pass; torch keeps three. It holds the softmax,
+    which is never negative, and in the sign whether dropout kept an element.
     """
 
     @staticmethod
@@ -94,31 +129,46 @@ class DropoutAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, probability: float, scaling: float
     ) -> Tensor:
         """(rows, heads, length, width) three times, and a mask that broadcasts over (rows, heads, length, length)."""
-        rows = query.shape[0]
-        query, key, value = (tensor.flatten(0, 1) for tensor in (query, key, value))  # one copy, for all products
-        scores = torch.bmm(query * scaling, key.transpose(1, 2))
-        if mask is not None:
-            scores.view(rows, -1, *scores.shape[1:]).masked_fill_(~mask, torch.finfo(scores.dtype).min)
-        weights = torch.softmax(scores, dim=-1)
-        kept = draw_kept(weights.shape, probability)
-        ctx.save_for_backward(query, key, value, weights, kept)
-        ctx.rows, ctx.scaling, ctx.factor = rows, scaling, 1 / (1 - drop_chance(probability))
-        return torch.bmm(weights * kept, value).mul_(ctx.factor).unflatten(0, (rows, -1))
+        rows, heads, length, _ = query.shape
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        signed, out = query.new_empty(rows, heads, length, length), torch.empty_like(value)
+        parts = cache_sized_parts(rows, heads, length)
+        ctx.parts, ctx.scaling, ctx.factor = parts, scaling, 1 / (1 - drop_chance(probability))
+        scratch = torch.empty_like(signed[parts[0]]).flatten(0, 1)
+        if mask is not None:  # as numbers to add, which is faster than filling in
+            mask = (~mask).to(query.dtype).mul_(torch.finfo(query.dtype).min).expand(signed.shape)
+        for part in parts:
+            q, k, v, weights, result = (tensor[part].flatten(0, 1) for tensor in (query, key, value, signed, out))
+            buffer = product(q, k.transpose(1, 2), scaling, scratch[: len(q)])
+            if mask is not None:
+                buffer.view(signed[part].shape).add_(mask[part])
+            torch.softmax(buffer, dim=-1, out=weights)
+            buffer.view(-1).copy_(draw(buffer.numel()))
+            weights.copysign_(buffer.sub_(least_kept(probability) - 0.5))
+            product(torch.clamp(weights, min=0, out=buffer), v, ctx.factor, result)
+        ctx.save_for_backward(query, key, value, signed)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Through the product, the dropout, the softmax and the scores."""
-        query, key, value, weights, kept = ctx.saved_tensors
-        gradient = gradient.flatten(0, 1) * ctx.factor
-        dropped = weights * kept
-        to_value = torch.bmm(dropped.transpose(1, 2), gradient)
-        # through the softmax go weights × (g - sum(weights × g)), where g is 0 for what was dropped
-        to_scores = dropped.mul_(torch.bmm(gradient, value.transpose(1, 2)))
-        to_scores.addcmul_(weights, to_scores.sum(dim=-1, keepdim=True), value=-1)
-        to_query = torch.bmm(to_scores, key).mul_(ctx.scaling)
-        to_key = torch.bmm(to_scores.transpose(1, 2), query).mul_(ctx.scaling)
-        return *(tensor.unflatten(0, (ctx.rows, -1)) for tensor in (to_query, to_key, to_value)), None, None, None
+        query, key, value, signed = ctx.saved_tensors
+        gradients = [torch.empty_like(tensor) for tensor in (query, key, value)]
+        whole = [query, key, value, signed, gradient.contiguous(), *gradients]
+        scratch = torch.stack([torch.empty_like(signed[ctx.parts[0]])] * 2).flatten(1, 2)
+        for part in ctx.parts:
+            q, k, v, weights, of_result, of_query, of_key, of_value = (tensor[part].flatten(0, 1) for tensor in whole)
+            dropped, buffer = scratch[:, : len(q)]
+            torch.clamp(weights, min=0, out=dropped)
+            product(dropped.transpose(1, 2), of_result, ctx.factor, of_value)
+            # through the softmax go weights × (g - sum(weights × g)), where g is 0 for what was dropped
+            of_scores = dropped.mul_(product(of_result, v.transpose(1, 2), ctx.factor, buffer))
+            total = of_scores.sum(dim=-1, keepdim=True)
+            of_scores.addcmul_(torch.abs(weights, out=buffer), total, value=-1)
+            product(of_scores, k, ctx.scaling, of_query)
+            product(of_scores.transpose(1, 2), q, ctx.scaling, of_key)
+        return *gradients, None, None, None
 
 
 def attention(
@@ -133,6 +183,7 @@ def attention(
 ) -> tuple[Tensor, None]:
     """An attention as transformers calls it; without dropout it is torch's own, which is then the faster."""
     is_plain = attention_mask is None or attention_mask.dtype == torch.bool
+    is_plain = is_plain and query.shape == key.shape == value.shape
     if not is_plain or not takes_over(query, dropout):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs

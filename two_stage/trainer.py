@@ -36,7 +36,7 @@ from two_stage.checkpoints import (
     told_if_unwritten,
     what_is_wrong,
 )
-from two_stage.cpu_training import use_cpu_dropout
+from two_stage.cpu_training import keep_freed_memory, use_cpu_dropout
 from two_stage.exits import STOPS, Failure, Refusal, Stopped, outlive_one_stop, say
 from two_stage.hub import open_repository
 from two_stage.layers import UnfreezingCallback, freeze_layers, parameter_groups, spoken_groups
@@ -149,6 +149,7 @@ class ExactTrainer(Trainer):
             args.eval_strategy, args.eval_on_start, eval_dataset = IntervalStrategy.NO, False, None
         if args.device.type == "cpu":
             use_cpu_dropout(kwargs["model"])
+            keep_freed_memory()
         freeze_layers(kwargs["model"], args.freeze_layers)
         if isinstance(args, FineTuningArguments) and args.freeze_encoder:
             kwargs["model"].bert.requires_grad_(False)
