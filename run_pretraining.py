@@ -153,6 +153,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
+    BertConfig,
     BertForPreTraining,
     DataCollatorForLanguageModeling,
     PreTrainedTokenizerBase,
@@ -180,6 +181,7 @@ from two_stage.handoff import (
     tokenizer_sha256,
     trace_lineage,
 )
+from two_stage.last_layer import can_read_few, let_last_layer_read_few
 from two_stage.layers import check_freezing
 from two_stage.runs import Run, begin_run, left_as_it_is, open_run, write_lineage
 from two_stage.scores import PretrainingScores
@@ -456,8 +458,9 @@ class RowKeyedMasking(DataCollatorForLanguageModeling):
         """Rows of pairs → a batch.
 
         Returns:
-            input_ids, token_type_ids, attention_mask, labels (rows, longest); next_sentence_label (rows,); and
-            masked_positions (masked,): where the flattened labels are not -100, so that no GPU has to look for them.
+            input_ids, token_type_ids, attention_mask, labels (rows, longest); next_sentence_label (rows,); and what
+            SparseBertForPreTraining reads, so that no GPU has to look for it: masked_positions (masked,), where the
+            flattened labels are not -100, masked_reads (masked,) and read_positions (rows, 1 + most masked in a row).
         """
         rows, mask = [], self.tokenizer.mask_token_id
         for row in examples:
@@ -475,7 +478,7 @@ class RowKeyedMasking(DataCollatorForLanguageModeling):
             ("next_sentence_label", "stream_position") if "stream_position" in rows[0] else ("next_sentence_label",)
         )
         batch = pad_rows(rows, padding, fixed=numbers)
-        return batch | {"masked_positions": batch["labels"].view(-1).ne(NO_LABEL).nonzero()[:, 0]}
+        return batch | positions_to_read(batch["labels"].ne(NO_LABEL))
 
     def masked_pieces(self, ids: np.ndarray, is_held_out: bool, rng: np.random.Generator) -> np.ndarray:
         """The positions to predict, in random order: pieces, or whole words as long as they fit the row's budget."""
@@ -492,6 +495,19 @@ class RowKeyedMasking(DataCollatorForLanguageModeling):
                 chosen.append(words[number])
                 budget -= len(words[number])
         return np.concatenate(chosen or sorted(words, key=len)[:1] or [candidates])
+
+
+def positions_to_read(is_masked: Tensor) -> dict[str, Tensor]:
+    """What SparseBertForPreTraining takes beside a batch whose masked words are at `is_masked` (rows, length)."""
+    row, column = is_masked.nonzero(as_tuple=True)
+    place = is_masked.cumsum(dim=1)[row, column]  # 1, 2, … in each row: 0 is [CLS]
+    read = torch.zeros(len(is_masked), 1 + int(is_masked.sum(dim=1).max()), dtype=torch.long)
+    read[row, place] = column
+    return {
+        "masked_positions": row * is_masked.shape[1] + column,
+        "read_positions": read,
+        "masked_reads": row * read.shape[1] + place,
+    }
 
 
 def streamed_pairs(settings: Settings, training: PretrainingArguments, corpora: Corpora) -> StreamedRows:
@@ -577,14 +593,20 @@ def corpus_report(
 
 
 class SparseBertForPreTraining(SavedAsStock, BertForPreTraining):
-    """BertForPreTraining whose vocabulary head looks at the masked positions alone.
+    """BertForPreTraining whose vocabulary head and last layer look at the masked positions, and at [CLS], alone.
 
     The head is the widest product of the model (width × 30,522), and 85 % of its rows would be thrown away: with
     `masked_positions` (masked,), which count through rows and columns, `prediction_logits` has shape (masked,
-    vocabulary) instead of (rows, length, vocabulary). Weights and saved folder are those of BertForPreTraining.
+    vocabulary) instead of (rows, length, vocabulary). `read_positions` (rows, read) are what the last layer answers
+    for: [CLS], the masked ones of each row, and as many 0s as it takes; `masked_reads` (masked,) count through them.
+    Weights and saved folder are those of BertForPreTraining.
     """
 
     stock_class = "BertForPreTraining"
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        let_last_layer_read_few(self.bert)
 
     def forward(
         self,
@@ -594,9 +616,13 @@ class SparseBertForPreTraining(SavedAsStock, BertForPreTraining):
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
         masked_positions: Tensor | None = None,
+        read_positions: Tensor | None = None,
+        masked_reads: Tensor | None = None,
         **kwargs: Any,
     ) -> BertForPreTrainingOutput:
         """Logits without a loss, which needs the counts of the whole step: see PretrainingTrainer."""
+        if read_positions is not None and can_read_few(self.bert):
+            kwargs["read_positions"], masked_positions = read_positions, masked_reads
         hidden, pooled = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True, **kwargs)[:2]
         if masked_positions is not None:
             hidden = hidden.flatten(0, 1)[masked_positions]

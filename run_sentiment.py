@@ -171,6 +171,7 @@ from two_stage.labelled_texts import (
     texts_to_answer,
     trained_scale,
 )
+from two_stage.last_layer import can_read_few, let_last_layer_read_few
 from two_stage.layers import check_freezing
 from two_stage.report import Card, Findings, finish_run
 from two_stage.runs import Run, begin_run, left_as_it_is, open_run
@@ -216,6 +217,7 @@ class SentimentModel(SavedAsStock, BertPreTrainedModel):
         self.hidden = nn.Linear(config.hidden_size, hidden_size) if hidden_size else None
         self.classifier = nn.Linear(hidden_size or config.hidden_size, config.num_labels)
         self.post_init()
+        let_last_layer_read_few(self.bert)
 
     def forward(
         self,
@@ -225,7 +227,10 @@ class SentimentModel(SavedAsStock, BertPreTrainedModel):
         **_: Any,
     ) -> SequenceClassifierOutput:
         """Logits (rows, labels) of texts (rows, length); the loss is SentimentTrainer's."""
-        outputs = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True)
+        # in training [CLS] alone; else all, for logits that are the stock class's to the last bit
+        reads_one = self.training and self.pooling != "mean" and can_read_few(self.bert)
+        read = {"read_positions": torch.zeros_like(input_ids[:, :1])} if reads_one else {}
+        outputs = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True, **read)
         head = self.dropout(self.pool(outputs, attention_mask))
         if self.hidden is not None:
             head = self.dropout(nn.functional.gelu(self.hidden(head)))

@@ -293,6 +293,11 @@ def test_masked_positions_are_those_of_the_labels(
     flat = [label for labels in batch["labels"].tolist() for label in labels]
     assert batch["masked_positions"].tolist() == [place for place, label in enumerate(flat) if label != -100]
     assert batch["masked_positions"].dtype == torch.long
+    read = batch["read_positions"]
+    assert read[:, 0].eq(0).all()  # [CLS]
+    assert read.shape[1] == 1 + batch["labels"].ne(-100).sum(dim=1).max()
+    through_rows = torch.arange(len(rows))[:, None] * batch["labels"].shape[1] + read
+    assert torch.equal(through_rows.flatten()[batch["masked_reads"]], batch["masked_positions"])
 
 
 def test_a_vocabulary_with_gaps_is_taken() -> None:

@@ -11,6 +11,7 @@ import run_pretraining as stage_one
 from two_stage.scores import PretrainingScores
 
 Batch = dict[str, torch.Tensor]
+POSITIONS = ("masked_positions", "read_positions", "masked_reads")
 LABELS = {"all rows labelled": [0, 1, 1, 0], "two rows": [-100, 1, -100, 0], "none": [-100] * 4}
 
 
@@ -29,13 +30,18 @@ def made_up_batch(masked: float, vocabulary: int, next_sentences: list[int]) -> 
         "attention_mask": attention,
         "labels": labels,
         "next_sentence_label": torch.tensor(next_sentences),
-        "masked_positions": labels.flatten().ne(-100).nonzero()[:, 0],
+        **stage_one.positions_to_read(labels != -100),
     }
+
+
+def without_positions(batch: Batch) -> Batch:
+    """What the stock class takes, which looks at all."""
+    return {name: tensor for name, tensor in batch.items() if name not in POSITIONS}
 
 
 def stock_loss(model: BertForPreTraining, batch: Batch) -> torch.Tensor:
     """What transformers' own class computes; where it has nothing to take a mean of, it gives NaN, and here 0."""
-    stock = {name: tensor for name, tensor in batch.items() if name != "masked_positions"}
+    stock = without_positions(batch)
     if batch["next_sentence_label"].ne(-100).any() and batch["labels"].ne(-100).any():
         return model(**stock).loss
     words, sentences = model(**stock)[1:3]
@@ -99,7 +105,7 @@ def test_row_results_equal_the_dense_logits(
     batch = made_up_batch(0.4, dense.config.vocab_size, next_sentences)
     with torch.no_grad():
         rows, label_ids = trainer.row_results(trainer.model.eval(), batch)
-        stock = {name: tensor for name, tensor in batch.items() if name != "masked_positions"}
+        stock = without_positions(batch)
         words, sentences = dense(**stock)[1:3]
         expected_loss = stock_loss(dense, batch)
     expected = []

@@ -1,7 +1,7 @@
 """Dropout and attention for training on a CPU, where torch's own cost more than they must.
 
 torch spends up to a fifth of a step on drawing a CPU's dropout, a float an element, and its attention under dropout
-keeps three matrices of floats, length × length, a head and layer. Here four draws share one 64-bit number, attention
+keeps three matrices of floats, queries × keys, a head and layer. Here four draws share one 64-bit number, attention
 goes through parts that fit the cache, and keeps one such matrix. Parameters and saved folders stay as they were, and so
 does what a GPU, half precision, a compiled model or an evaluation computes.
 
@@ -100,9 +100,8 @@ class CpuDropout(nn.Dropout):
         return super().forward(input)
 
 
-def cache_sized_parts(rows: int, heads: int, length: int) -> list[tuple[slice, slice]]:
-    """(rows, heads) whose matrices of length × length have about PART elements together: whole rows, or heads of one."""
-    each = length**2
+def cache_sized_parts(rows: int, heads: int, each: int) -> list[tuple[slice, slice]]:
+    """(rows, heads) whose matrices of `each` elements have about PART together: whole rows, or some heads of one."""
     some_heads = min(heads, max(1, PART // each))
     some_rows = max(1, PART // (each * heads)) if some_heads == heads else 1
     return [
@@ -113,14 +112,14 @@ def cache_sized_parts(rows: int, heads: int, length: int) -> list[tuple[slice, s
 
 
 def product(left: Tensor, right: Tensor, scale: float, out: Tensor) -> Tensor:
-    """scale × left @ right, matrix by matrix, written to `out`."""
+    """Write scale × left @ right, matrix by matrix, to `out`."""
     return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
 
 
 class DropoutAttention(torch.autograd.Function):
-    """Self-attention with dropout on its weights (Vaswani et al. 2017, section 3.2.1).
+    """Attention with dropout on its weights (Vaswani et al. 2017, section 3.2.1).
 
-    Of the matrices of length × length a head, one stays for the backward pass; torch keeps three. It holds the softmax,
+    Of the matrices of queries × keys a head, one stays for the backward pass; torch keeps three. It holds the softmax,
     which is never negative, and in the sign whether dropout kept an element.
     """
 
@@ -128,11 +127,11 @@ class DropoutAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, probability: float, scaling: float
     ) -> Tensor:
-        """(rows, heads, length, width) three times, and a mask that broadcasts over (rows, heads, length, length)."""
-        rows, heads, length, _ = query.shape
+        """(rows, heads, queries or keys, width) thrice; a mask that broadcasts over (rows, heads, queries, keys)."""
+        rows, heads, queries, _ = query.shape
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        signed, out = query.new_empty(rows, heads, length, length), torch.empty_like(value)
-        parts = cache_sized_parts(rows, heads, length)
+        signed, out = query.new_empty(rows, heads, queries, key.shape[2]), torch.empty_like(query)
+        parts = cache_sized_parts(rows, heads, queries * key.shape[2])
         ctx.parts, ctx.scaling, ctx.factor = parts, scaling, 1 / (1 - drop_chance(probability))
         scratch = torch.empty_like(signed[parts[0]]).flatten(0, 1)
         if mask is not None:  # as numbers to add, which is faster than filling in
@@ -183,7 +182,6 @@ def attention(
 ) -> tuple[Tensor, None]:
     """An attention as transformers calls it; without dropout it is torch's own, which is then the faster."""
     is_plain = attention_mask is None or attention_mask.dtype == torch.bool
-    is_plain = is_plain and query.shape == key.shape == value.shape
     if not is_plain or not takes_over(query, dropout):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
