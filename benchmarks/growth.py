@@ -64,7 +64,8 @@ def of_length(lengths: list[int], tokens: int, steps: int, shape: str) -> Rows:
 
     def products(row: dict[str, Any]) -> float:
         length = row["tokens a row"]
-        return product_flops(config, tokens // length, length, round(0.15 * tokens), config.vocab_size)
+        read = 1 + round(0.15 * length)
+        return product_flops(config, tokens // length, length, round(0.15 * tokens), config.vocab_size, read)
 
     return with_expected(rows, "tokens a row", products, lambda row: 1)
 

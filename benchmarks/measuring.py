@@ -57,7 +57,9 @@ def bert_config(shape: str) -> BertConfig:
     )
 
 
-def product_flops(config: BertConfig, rows: int, length: int, predicted: int, vocabulary: int) -> float:
+def product_flops(
+    config: BertConfig, rows: int, length: int, predicted: int, vocabulary: int, read: int | None = None
+) -> float:
     """Floating-point operations of the matrix products of one training step; the backward pass takes two forward ones.
 
     Args:
@@ -65,11 +67,13 @@ def product_flops(config: BertConfig, rows: int, length: int, predicted: int, vo
         rows, length: of the batch as it is computed, padding included.
         predicted: positions that a head answers.
         vocabulary: of how many answers each.
+        read: positions of a row that the last layer answers for; None: all.
     """
     width, tokens = config.hidden_size, rows * length
-    layer = 2 * tokens * (4 * width**2 + 2 * width * config.intermediate_size) + 4 * tokens * length * width
+    keys, rest = 4 * tokens * width**2, 4 * width**2 + 4 * width * config.intermediate_size + 4 * length * width
+    layer, last = keys + tokens * rest, keys + rows * (length if read is None else read) * rest
     head = 2 * predicted * (width**2 + width * vocabulary) + 2 * rows * width**2
-    return 3.0 * (config.num_hidden_layers * layer + head)
+    return 3.0 * ((config.num_hidden_layers - 1) * layer + last + head)
 
 
 # --- This machine -----------------------------------------------------------------------------------------------------

@@ -276,9 +276,11 @@ def step_table(setting: Setting, rounds: int) -> tuple[list[dict[str, Any]], flo
         is_padded = name == TUTORIAL
         rows = 1 if is_padded else setting.rows
         length = max(TUTORIAL_LENGTH, setting.length) if is_padded else setting.length
-        predicted = round(0.15 * rows * tokens_a_row) if name in ("ours", "bare") else rows * length
+        is_ours = name in ("ours", "bare")
+        masked_a_row = round(0.15 * tokens_a_row)
+        predicted, read = (rows * masked_a_row, 1 + masked_a_row) if is_ours else (rows * length, None)
         step = statistics.median(times)
-        share = product_flops(config, rows, length, predicted, config.vocab_size) / step / rate
+        share = product_flops(config, rows, length, predicted, config.vocab_size, read) / step / rate
         table.append(
             {
                 "variant": name,
