@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, Trainer, TrainerControl, TrainerState
 
 import run_pretraining as stage_one
 from tests.conftest import REPOSITORY
 from two_stage import trainer as trainers
 from two_stage.corpus import TOKENS
+from two_stage.cpu_training import use_cpu_dropout
 
 SLOW_TO_IMPORT = ("datasets", "transformers.modeling_utils", "transformers.trainer", "evaluate", "pandas")
 SMALLEST = {
@@ -49,6 +51,26 @@ def test_estimated_operations_are_the_stock_trainers(tiny_folder: Path, tmp_path
     for shape in ((2, 7), (3, 5)):
         batch = {"input_ids": torch.zeros(shape, dtype=torch.long)}
         assert trainer.floating_point_ops(batch) == Trainer.floating_point_ops(trainer, batch) > 0
+
+
+@pytest.mark.parametrize("reads_few", [True, False])
+def test_products_are_those_that_torch_counts(reads_few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks' formula against every product of a step, small ones of [CLS] aside."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    from measuring import bert_config, product_flops
+
+    config, rows, length, masked = bert_config("tiny"), 4, 64, 10
+    model = stage_one.SparseBertForPreTraining(config)
+    use_cpu_dropout(model)
+    where = torch.zeros(rows, length, dtype=torch.bool)
+    where[:, 1 : 1 + masked] = True
+    read = stage_one.positions_to_read(where)
+    with FlopCounterMode(display=False) as counter:
+        ids = torch.randint(0, 30_000, (rows, length))
+        outputs = model(ids, **(read if reads_few else {"masked_positions": read["masked_positions"]}))
+        (outputs.prediction_logits.sum() + outputs.seq_relationship_logits.sum()).backward()
+    expected = product_flops(config, rows, length, rows * masked, config.vocab_size, 1 + masked if reads_few else None)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(("processes", "stops"), [(1, True), (2, False)])
