@@ -593,7 +593,7 @@ def corpus_report(
 
 
 class SparseBertForPreTraining(SavedAsStock, BertForPreTraining):
-    """BertForPreTraining whose vocabulary head and last layer look at the masked positions, and at [CLS], alone.
+    """BertForPreTraining whose vocabulary head answers for masked positions alone, its last layer for them and [CLS].
 
     The head is the widest product of the model (width × 30,522), and 85 % of its rows would be thrown away: with
     `masked_positions` (masked,), which count through rows and columns, `prediction_logits` has shape (masked,
@@ -621,7 +621,7 @@ class SparseBertForPreTraining(SavedAsStock, BertForPreTraining):
         **kwargs: Any,
     ) -> BertForPreTrainingOutput:
         """Logits without a loss, which needs the counts of the whole step: see PretrainingTrainer."""
-        if read_positions is not None and can_read_few(self.bert):
+        if read_positions is not None and masked_reads is not None and can_read_few(self.bert):
             kwargs["read_positions"], masked_positions = read_positions, masked_reads
         hidden, pooled = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True, **kwargs)[:2]
         if masked_positions is not None:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import BertConfig, BertForPreTraining, BertModel
 
+from run_pretraining import PretrainingArguments, PretrainingTrainer
 from two_stage import cpu_training
+from two_stage import trainer as trainers
 from two_stage.cpu_training import (
     ATTENTION,
     PART,
@@ -39,16 +41,16 @@ def small_bert(**config: float) -> BertModel:
     return BertModel(BertConfig(**SMALL.to_dict() | config)).train()
 
 
-def tensors(rows: int = 3, heads: int = 2, length: int = 5, width: int = 4) -> list[Tensor]:
-    """Query, key and value, laid out as a BERT lays them out."""
+def tensors(queries: int = 5) -> list[Tensor]:
+    """Query, key and value of 3 rows, 3 heads, 5 keys and width 4, laid out as a BERT lays them out."""
     torch.manual_seed(0)
-    return [torch.randn(rows, length, heads, width).transpose(1, 2) for _ in range(3)]
+    return [torch.randn(3, length, 3, 4).transpose(1, 2) for length in (queries, 5, 5)]
 
 
-def kept_by(rows: int, heads: int, length: int, probability: float) -> Tensor:
-    """What DropoutAttention keeps: it draws part by part."""
-    kept = torch.zeros(rows, heads, length, length, dtype=torch.bool)
-    for part in cache_sized_parts(rows, heads, length**2):
+def kept_by(queries: int, probability: float) -> Tensor:
+    """What DropoutAttention keeps of `tensors`: it draws part by part."""
+    kept = torch.zeros(3, 3, queries, 5, dtype=torch.bool)
+    for part in cache_sized_parts(3, 3, queries * 5):
         kept[part] = (draw(kept[part].numel()) >= least_kept(probability)).view_as(kept[part])
     return kept
 
@@ -104,20 +106,22 @@ def test_dropout_keeps_the_mean() -> None:
 
 
 PADDING = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]).bool()[:, None, None, :]
-MASKS = {"none": None, "padding": PADDING, "one for all rows": PADDING[1:2], "one a head": PADDING[:, [0, 0]]}
-SIZES = {"a head": 1, "a row": 60, "all": PART}  # of a part; a matrix of length 5 has 25 elements
+MASKS = {"none": None, "padding": PADDING, "one for all rows": PADDING[1:2], "one a head": PADDING[:, [0, 0, 0]]}
+# elements of a part; five queries and keys make 25
+SIZES = {"a head": 1, "two heads, then one": 50, "a row": 80, "two rows, then one": 160, "all": PART}
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mask", MASKS)
-def test_attention_equals_its_naive_twin(mask: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the same draws, whatever is padding and however large the parts are."""
-    monkeypatch.setattr(cpu_training, "PART", SIZES[size])
-    ours, twins = ([tensor.clone().requires_grad_() for tensor in tensors()] for _ in range(2))
+@pytest.mark.parametrize("queries", [5, 2])
+def test_attention_equals_its_naive_twin(queries: int, mask: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the same draws, whatever is padding, as many queries as keys or fewer, and however large the parts are."""
+    monkeypatch.setattr(cpu_training, "PART", SIZES[size] * queries // 5)
+    ours, twins = ([tensor.clone().requires_grad_() for tensor in tensors(queries)] for _ in range(2))
     torch.manual_seed(7)
     out = DropoutAttention.apply(*ours, MASKS[mask], 0.3, 0.5)
     torch.manual_seed(7)
-    twin = naive_attention(*twins, MASKS[mask], kept_by(3, 2, 5, 0.3), drop_chance(0.3), 0.5)
+    twin = naive_attention(*twins, MASKS[mask], kept_by(queries, 0.3), drop_chance(0.3), 0.5)
     torch.testing.assert_close(out, twin)
     weights = torch.randn(out.shape)
     for one, other in zip(*(torch.autograd.grad(y, x, weights) for y, x in ((out, ours), (twin, twins))), strict=True):
@@ -227,6 +231,16 @@ def test_nothing_of_it_is_saved(tmp_path: Path) -> None:
     again = BertForPreTraining.from_pretrained(tmp_path)
     assert again.config._attn_implementation == "sdpa"
     assert not any(isinstance(module, CpuDropout) for module in again.modules())
+
+
+def test_the_trainer_asks_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU: dropout, attention and the memory that is kept."""
+    asked: list[bool] = []
+    monkeypatch.setattr(trainers, "keep_freed_memory", lambda: asked.append(True))
+    model, training = BertForPreTraining(SMALL), PretrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    PretrainingTrainer(model=model, args=training, data_collator=list)
+    assert asked
+    assert model.config._attn_implementation == ATTENTION
 
 
 @pytest.mark.slow

@@ -64,17 +64,20 @@ def test_without_positions_it_is_the_stock_layer() -> None:
 
 
 def test_dropout_falls_where_it_is_read() -> None:
-    """Under dropout, the mean over many draws is that of the whole layer; checkpointing draws the same again."""
+    """The last layer's own draws spread what it gives as those of the whole layer do; checkpointing repeats them."""
     whole, few = two_berts()
+    ids, mask, read = (tensor[1:2].expand(2000, -1) for tensor in made_up_rows())
     for model in (whole, few):
         use_cpu_dropout(model)
-    ids, mask, read = (tensor[1:2].expand(2000, -1) for tensor in made_up_rows())
+        model.embeddings.eval()
+        model.encoder.layer[0].eval()
     with torch.no_grad():
         expected = whole(ids, mask).last_hidden_state[:, [0, 4]].flatten(1)
         found = few(ids, mask, read_positions=read).last_hidden_state[:, :2].flatten(1)
     sigma = ((expected.var(0) + found.var(0)) / 2000).sqrt()
     assert ((expected.mean(0) - found.mean(0)) / sigma).abs().max() < 5
-    again = copy.deepcopy(few)
+    torch.testing.assert_close(found.std(0), expected.std(0), rtol=0.15, atol=0)
+    again = copy.deepcopy(few.train())
     again.gradient_checkpointing_enable({"use_reentrant": False})
     for model in (few, again):
         torch.manual_seed(2)
@@ -83,12 +86,28 @@ def test_dropout_falls_where_it_is_read() -> None:
         assert torch.equal(one.grad, other.grad)
 
 
-def test_other_attentions_look_at_all() -> None:
-    """Flash attention's masks would not fit."""
-    few = two_berts()[1]
-    assert can_read_few(few)
+def test_who_can_read_few() -> None:
+    """Not a stock model, which would take the argument in silence, and not flash attention, whose masks do not fit."""
+    whole, few = two_berts()
+    assert (can_read_few(whole), can_read_few(few)) == (False, True)
     few.config._attn_implementation = "flash_attention_2"
     assert not can_read_few(few)
+
+
+@pytest.mark.parametrize("script", ["run_pretraining", "run_sentiment"])
+def test_who_cannot_looks_at_all(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And gives the same, from the same batch."""
+    torch.manual_seed(1)
+    config = BertConfig(**SIZES, num_hidden_layers=2, **NO_DROPOUT)
+    ids, mask, _ = made_up_rows()
+    if script == "run_pretraining":
+        model, positions = run_pretraining.SparseBertForPreTraining(config), run_pretraining.positions_to_read(ids > 20)
+    else:
+        model, positions = SentimentModel(config), {}
+    few = model.train()(ids, mask, **positions)
+    monkeypatch.setattr(f"{script}.can_read_few", lambda bert: False)
+    for one, other in zip(few.to_tuple(), model(ids, mask, **positions).to_tuple(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])

@@ -10,6 +10,7 @@ page: a twentieth of a step of stage one.
 """
 
 import ctypes
+import os
 import platform
 from typing import Any
 
@@ -23,12 +24,16 @@ from transformers.masking_utils import sdpa_mask
 ATTENTION = "sdpa_cpu_dropout"  # what the model's config calls it in memory; no saved config does
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's names, from malloc.h
 DRAWS = 2**16  # a draw's 16 bits
-PART = 2**19  # elements of the attention matrices that are worked on at a time: 2 MB of floats, two or three times
+PART = 2**19  # elements of attention's matrices at a time: 2 MB of floats, two or three times; measured on two cores
 
 
 def keep_freed_memory() -> None:
-    """From now on, this process keeps what it frees for what it takes next, where glibc is its allocator."""
-    if platform.libc_ver()[0] == "glibc":
+    """From now on, this process keeps what it frees for what it takes next, where Python is built on glibc.
+
+    Nothing changes for whoever has told glibc otherwise.
+    """
+    is_told = "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ)
+    if platform.libc_ver()[0] == "glibc" and not is_told:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, -1)  # never give back what is free at the heap's end
         libc.mallopt(M_MMAP_MAX, 0)  # and take large pieces from there too
@@ -56,12 +61,12 @@ def draw(count: int) -> Tensor:
 
 
 def least_kept(probability: float) -> int:
-    """Draws below are dropped."""
+    """The least draw that is kept."""
     return round(probability * DRAWS) - DRAWS // 2
 
 
 def takes_over(tensor: Tensor, probability: float) -> bool:
-    """Whether this module has anything to gain over torch."""
+    """Whether the draws are made here; else torch makes them."""
     return (
         0 < drop_chance(probability) < 1
         and tensor.device.type == "cpu"
@@ -155,7 +160,7 @@ class DropoutAttention(torch.autograd.Function):
         query, key, value, signed = ctx.saved_tensors
         gradients = [torch.empty_like(tensor) for tensor in (query, key, value)]
         whole = [query, key, value, signed, gradient.contiguous(), *gradients]
-        scratch = torch.stack([torch.empty_like(signed[ctx.parts[0]])] * 2).flatten(1, 2)
+        scratch = signed.new_empty(2, *signed[ctx.parts[0]].shape).flatten(1, 2)
         for part in ctx.parts:
             q, k, v, weights, of_result, of_query, of_key, of_value = (tensor[part].flatten(0, 1) for tensor in whole)
             dropped, buffer = scratch[:, : len(q)]
@@ -182,6 +187,7 @@ def attention(
 ) -> tuple[Tensor, None]:
     """An attention as transformers calls it; without dropout it is torch's own, which is then the faster."""
     is_plain = attention_mask is None or attention_mask.dtype == torch.bool
+    is_plain &= key.shape == value.shape and query[:, :, 0].shape == key[:, :, 0].shape  # heads and widths alike
     if not is_plain or not takes_over(query, dropout):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs

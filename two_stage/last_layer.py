@@ -2,7 +2,8 @@
 
 Pretraining's heads read [CLS] and the masked words, a sixth of a row, and a sentiment head [CLS] alone. Keys and values
 come from every position; queries, what attention gives and the feed-forward half, five sixths of a layer's products,
-are needed where somebody reads. The numbers read are those of the whole layer, and so are all gradients.
+are needed where somebody reads. What is read is what the whole layer gives, and so are all gradients, but for rounding
+and for where dropout happens to fall.
 """
 
 from typing import Any
@@ -13,11 +14,15 @@ from transformers.models.bert.modeling_bert import BertCrossAttention, BertLayer
 
 from two_stage.cpu_training import ATTENTION
 
-WITH_OTHER_QUERIES = {"eager", "sdpa", ATTENTION}  # flash attention's masks ask for as many queries as keys
+# flash attention's masks ask for as many queries as keys, and flex attention's cannot be cut
+WITH_OTHER_QUERIES = {"eager", "sdpa", ATTENTION}
 
 
 class FewPositionsLayer(BertLayer):
-    """A BertLayer, its parameters and their names included, that can answer for some positions alone."""
+    """A BertLayer, its parameters and their names included, that can answer for some positions alone.
+
+    Masks are of padding: alike for each query. Attentions that transformers is asked to return lack this layer's.
+    """
 
     def forward(
         self,
@@ -38,11 +43,17 @@ class FewPositionsLayer(BertLayer):
 
 
 def let_last_layer_read_few(bert: BertModel) -> None:
-    """Give `bert` the argument `read_positions` (rows, read), for hidden states at these positions alone."""
+    """Give `bert` the argument `read_positions` (rows, read), for hidden states at these positions alone.
+
+    The last layer stays the object that it is, and takes another class.
+    """
     for layer in bert.encoder.layer[-1:]:
         layer.__class__ = FewPositionsLayer
 
 
 def can_read_few(bert: BertModel) -> bool:
     """Whether `bert` takes `read_positions` with the attention that it has now."""
-    return bert.config._attn_implementation in WITH_OTHER_QUERIES
+    last = bert.encoder.layer[-1:]
+    return any(isinstance(layer, FewPositionsLayer) for layer in last) and (
+        bert.config._attn_implementation in WITH_OTHER_QUERIES
+    )
