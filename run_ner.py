@@ -19,7 +19,7 @@ from two_stage.exits import Refusal, run_script, say
 from two_stage.losses import Loss, check_focal, chosen_loss, class_weights
 from two_stage.recipe import check_range, help_if_asked, parse_flags
 from two_stage.seeds import check_seed_range, run_seeds
-from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources, check_training_flags, trace_dataset
+from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources, check_training_flags
 from two_stage.training_arguments import FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
@@ -153,7 +153,7 @@ from transformers import BertForTokenClassification, PreTrainedTokenizerBase, se
 from two_stage.batches import longest_first, pad_rows, repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
 from two_stage.entity_results import EntitySplit, prediction_lines, spoken_counts, write_predictions, write_results
-from two_stage.handoff import Checkpoint, check_unseen, load_model, open_checkpoint, settled_reading, trace_lineage
+from two_stage.handoff import Checkpoint, load_model, open_checkpoint, settled_reading, trace_task
 from two_stage.layers import check_freezing
 from two_stage.report import Card, Findings, finish_run
 from two_stage.runs import Run, begin_run, left_as_it_is, open_run
@@ -445,10 +445,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     reading = settled_reading(Reading(), vars(settings), checkpoint)
     recipe |= reading._asdict()
     loss = chosen_loss(settings.loss, training.label_smoothing_factor, settings.focal_gamma)
-    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test", "predict")}
-    lineage = trace_lineage(SCRIPT, checkpoint, data, FORMATS, training.rows_a_step, training.resolved_precision)
-    lineage["data"] = trace_dataset(settings) | lineage["data"]
-    check_unseen(lineage, settings.allow_leakage)
+    lineage = trace_task(SCRIPT, settings, checkpoint, training, FORMATS)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
         return left_as_it_is(run, training)

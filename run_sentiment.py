@@ -24,7 +24,6 @@ from two_stage.sources import (
     check_sources,
     check_training_flags,
     split_sources,
-    trace_dataset,
 )
 from two_stage.training_arguments import FineTuningArguments
 
@@ -159,7 +158,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.batches import repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
-from two_stage.handoff import Checkpoint, SavedAsStock, check_unseen, load_model, open_checkpoint, trace_lineage
+from two_stage.handoff import Checkpoint, SavedAsStock, load_model, open_checkpoint, trace_task
 from two_stage.labelled_texts import (
     Reading,
     Scale,
@@ -408,11 +407,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
     reading = text_reading(settings, checkpoint)
     recipe |= reading.flags()
-    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test", "predict")}
     formats = (*FORMATS, "txt") if settings.predict_file else FORMATS
-    lineage = trace_lineage(SCRIPT, checkpoint, data, formats, training.rows_a_step, training.resolved_precision)
-    lineage["data"] = trace_dataset(settings) | lineage["data"]
-    check_unseen(lineage, settings.allow_leakage)
+    lineage = trace_task(SCRIPT, settings, checkpoint, training, formats)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
         return left_as_it_is(run, training)

@@ -30,7 +30,9 @@ from two_stage.checkpoints import MANIFEST, what_is_wrong
 from two_stage.exits import Refusal, say
 from two_stage.redaction import redacted
 from two_stage.runs import LINEAGE, RECIPE, RESULTS
+from two_stage.sources import trace_dataset
 from two_stage.tables import check_files, file_format, file_sha256
+from two_stage.training_arguments import FineTuningArguments
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 ReadingT = TypeVar("ReadingT", bound=NamedTuple)
@@ -468,6 +470,26 @@ def trace_lineage(
         "versions": _versions(),
         "commit": _commit(),
     }
+
+
+def trace_task(
+    script: str, settings: Any, checkpoint: Checkpoint, training: FineTuningArguments, formats: tuple[str, ...]
+) -> dict[str, Any]:
+    """`trace_lineage` of a script of stage two, of whose files and data set no ancestor may have seen what is scored.
+
+    Args:
+        script: the script's name.
+        settings: its flags, those of SourceFlags and `allow_leakage` among them.
+        checkpoint, training, formats: as `trace_lineage` takes them.
+
+    Raises:
+        Refusal: as `trace_lineage` and `check_unseen` do.
+    """
+    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test", "predict")}
+    lineage = trace_lineage(script, checkpoint, data, formats, training.rows_a_step, training.resolved_precision)
+    lineage["data"] = trace_dataset(settings) | lineage["data"]
+    check_unseen(lineage, settings.allow_leakage)
+    return lineage
 
 
 def check_unseen(lineage: dict[str, Any], allow: bool) -> None:
