@@ -144,6 +144,12 @@ def test_what_does_not_hold_is_not_left(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize(("largest", "limit"), [(0.3, 1e-5), (1.0, 1e-5), (20.0, 2e-4)])
+def test_rounding_grows_with_the_logits(largest: float, limit: float) -> None:
+    """An entity model is sure of itself: at 20, the last digit of a float is 2e-6 already."""
+    assert export_onnx.Comparison(0.0, largest, 1, 1, 0.0, 0.0).most_difference == pytest.approx(limit)
+
+
 @pytest.mark.slow  # it exports
 def test_a_graph_of_other_weights_is_noticed(sentiment: Path, exported: dict[str, Any]) -> None:
     """The comparison is a real one: with a model whose head was changed a little, it does not hold."""
