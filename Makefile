@@ -29,7 +29,7 @@ recipe: $(INSTALLED)  ## your own: NAME=mydomain CORPUS=... and SENTIMENT=... or
 	$(RUN) recipes/new_recipe.py $(or $(NAME),--help) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(SENTIMENT),--sentiment \
 	    $(SENTIMENT)) $(if $(ENTITIES),--entities $(ENTITIES)) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(FLAGS)
 
-test: $(INSTALLED)  ## the fast tests, offline, two minutes or so
+test: $(INSTALLED)  ## the fast tests, offline, two to three minutes
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)  ## the tests that start processes or read real data
