@@ -134,7 +134,8 @@ from two_stage.checkpoints import write_whole
 from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison_report import write_report
 from two_stage.corpus_report import LABELLED_FORMATS
-from two_stage.handoff import Checkpoint, open_checkpoint, trace_lineage
+from two_stage.handoff import Checkpoint, open_checkpoint
+from two_stage.lineage import trace_lineage
 from two_stage.redaction import redacted_values
 from two_stage.report import HEADLINES
 from two_stage.runs import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results

@@ -153,11 +153,11 @@ from transformers import BertForTokenClassification, PreTrainedTokenizerBase, se
 from two_stage.batches import longest_first, pad_rows, repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
 from two_stage.entity_results import EntitySplit, prediction_lines, spoken_counts, write_predictions, write_results
-from two_stage.handoff import Checkpoint, load_model, open_checkpoint, settled_reading, trace_task
+from two_stage.handoff import load_model, open_checkpoint, settled_reading
 from two_stage.layers import check_freezing
 from two_stage.report import Card, Findings, finish_run
-from two_stage.runs import Run, begin_run, left_as_it_is, open_run
-from two_stage.scoring import score_splits
+from two_stage.runs import begin_run, left_as_it_is, open_run
+from two_stage.scoring import check_best_model, score_splits
 from two_stage.tables import PlacedRow
 from two_stage.tag_schemes import tag_names
 from two_stage.tagged_sentences import (
@@ -169,6 +169,7 @@ from two_stage.tagged_sentences import (
     sentences_to_answer,
     trained_types,
 )
+from two_stage.task import Task, trace_task
 from two_stage.trainer import ExactTrainer
 from two_stage.windows import Windows, plan_windows
 
@@ -350,6 +351,8 @@ class NerTrainer(ExactTrainer):
 
 # --- Main -------------------------------------------------------------------------------------------------------------
 
+NerTask = Task[Settings, NerArguments, Reading]
+
 
 def model_card(model: BertForTokenClassification, reading: Reading) -> Card:
     """How to load the folder, and what it is not good for."""
@@ -388,20 +391,13 @@ def answer(
     return "".join(prediction_lines(scored))
 
 
-def predict(
-    settings: Settings,
-    training: NerArguments,
-    checkpoint: Checkpoint,
-    reading: Reading,
-    run: Run,
-    recipe: dict[str, Any],
-    lineage: dict[str, Any],
-) -> dict[str, float]:
+def predict(task: NerTask) -> dict[str, float]:
     """Answer --predict_file, part by part; returns what stands in all_results.json.
 
     Raises:
         Refusal: the folder finds no entities, or reads around a sentence, whose document may be as long as the file.
     """
+    settings, training, checkpoint, reading = task.settings, task.training, task.checkpoint, task.reading
     types, labels = trained_types(checkpoint), checkpoint.trained_labels(*ENTITY_MODELS)
     if types is None or labels is None:
         raise Refusal(f"checkpoint {checkpoint.name}: is no entity model; name a folder that run_ner.py left")
@@ -413,9 +409,8 @@ def predict(
     rows = look_through(settings, partial(check_sentence, settings=settings), number)
     if settings.check_only:
         return {}
-    kept = {"reading": reading._asdict()}
-    model = load_model(BertForTokenClassification, checkpoint, new=(), **kept)
-    begin_run(run, recipe, lineage)
+    model = load_model(BertForTokenClassification, checkpoint, new=(), reading=reading._asdict())
+    begin_run(task.run, task.recipe, task.lineage)
     training.disable_tqdm = True  # for one bar of all rows
     trainer = NerTrainer(
         loss=chosen_loss("cross_entropy", 0.0, None),
@@ -426,8 +421,66 @@ def predict(
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
     )
     answered = partial(answer, trainer=trainer, settings=settings, reading=reading, types=types, numbers=numbers)
-    scores = predict_rows(rows, answered, run, "predictions.jsonl", trainer.is_world_process_zero())
-    finish_run(trainer, run, lineage, scores, model_card(model, reading))
+    scores = predict_rows(rows, answered, task.run, "predictions.jsonl", trainer.is_world_process_zero())
+    finish_run(trainer, task.run, task.lineage, scores, model_card(model, reading))
+    return scores
+
+
+def head_settings(task: NerTask, labels: list[str]) -> dict[str, Any]:
+    """What the model's config says beyond the encoder's: the tags in the model's order, and how rows are read."""
+    head: dict[str, Any] = {"reading": task.reading._asdict(), "id2label": dict(enumerate(labels))}
+    head["label2id"] = {label: i for i, label in enumerate(labels)}
+    if task.trains:
+        head["head_temperature"] = None  # of a folder that is trained on, it holds no more
+    return head
+
+
+def fine_tune(task: NerTask) -> dict[str, float]:
+    """Train, where there is a train split, and score the others; returns what stands in all_results.json."""
+    settings, training, checkpoint, reading = task.settings, task.training, task.checkpoint, task.reading
+    loss = chosen_loss(settings.loss, training.label_smoothing_factor, settings.focal_gamma)
+    splits, types, facts = load_splits(settings, checkpoint)
+    labels = checkpoint.trained_labels(*ENTITY_MODELS) or tag_names(types)
+    # a model from elsewhere has an order of its own
+    numbers = np.array([labels.index(tag) for tag in tag_names(types)])
+    rows = {name: build_rows(name, split, reading, numbers, checkpoint.tokenizer) for name, split in splits.items()}
+    weights = tag_weights(settings.class_weights, rows["train"], numbers) if task.trains else np.ones(len(labels))
+    scored = {
+        name: EntitySplit(split, rows[name], types, numbers, reading.decoding == "legal", task.is_calibrated)
+        for name, split in splits.items()
+        if name != "train"
+    }
+    check_best_model(training, scored.get("validation"))
+    if settings.check_only:
+        return {}
+
+    set_seed(training.seed)
+    new = ("classifier.",) if task.trains else ()
+    model = load_model(BertForTokenClassification, checkpoint, new, **head_settings(task, labels))
+    begin_run(task.run, task.recipe, task.lineage)
+    trainer = NerTrainer(
+        loss=loss,
+        tag_weights=torch.tensor(weights, dtype=torch.float32),
+        model=model,
+        args=training,
+        train_dataset=repeated_rows(rows["train"], training) if task.trains else None,
+        eval_dataset=rows.get("validation"),
+        processing_class=checkpoint.tokenizer,
+        data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
+        compute_metrics=scored.get("validation"),
+    )
+    scores = trainer.train_and_evaluate(task.run.checkpoint)
+    if task.trains:
+        scores["train_samples"] = len(splits["train"])
+    scores |= score_splits(trainer, scored, settings.calibrate)
+    scores["total_runtime"] = time.time() - task.started
+    findings = Findings(facts)
+    if trainer.is_world_process_zero():
+        findings = write_results(task.run.folder, scored, trainer.state.log_history, facts)
+        if "test" in scored:
+            found = write_predictions(task.run.folder / "predictions.jsonl", scored["test"])
+            say(f"Found in test: {spoken_counts(found)}")
+    finish_run(trainer, task.run, task.lineage, scores, model_card(model, reading), findings)
     return scores
 
 
@@ -444,63 +497,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
     reading = settled_reading(Reading(), vars(settings), checkpoint)
     recipe |= reading._asdict()
-    loss = chosen_loss(settings.loss, training.label_smoothing_factor, settings.focal_gamma)
     lineage = trace_task(SCRIPT, settings, checkpoint, training, FORMATS)
     run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
         return left_as_it_is(run, training)
-    if settings.predict_file:
-        return predict(settings, training, checkpoint, reading, run, recipe, lineage)
-    splits, types, facts = load_splits(settings, checkpoint)
-    labels = checkpoint.trained_labels(*ENTITY_MODELS) or tag_names(types)
-    # a model from elsewhere has an order of its own
-    numbers = np.array([labels.index(tag) for tag in tag_names(types)])
-    rows = {name: build_rows(name, split, reading, numbers, checkpoint.tokenizer) for name, split in splits.items()}
-    weights = tag_weights(settings.class_weights, rows["train"], numbers) if "train" in rows else np.ones(len(labels))
-    is_calibrated = bool(getattr(checkpoint.config, "head_temperature", None)) and "train" not in splits
-    scored = {
-        name: EntitySplit(split, rows[name], types, numbers, reading.decoding == "legal", is_calibrated)
-        for name, split in splits.items()
-        if name != "train"
-    }
-    if validation := scored.get("validation"):
-        training.check_metric(list(dict.fromkeys(["loss", *validation.scores()])))
-    elif training.load_best_model_at_end:
-        raise Refusal("--load_best_model_at_end: needs validation sentences")
-    if settings.check_only:
-        return {}
-
-    set_seed(training.seed)
-    kept: dict[str, Any] = {"reading": reading._asdict(), "id2label": dict(enumerate(labels))}
-    kept["label2id"] = {label: i for i, label in enumerate(labels)}
-    if "train" in rows:
-        kept["head_temperature"] = None  # of a folder that is trained on, it holds no more
-    model = load_model(BertForTokenClassification, checkpoint, new=("classifier.",) if "train" in rows else (), **kept)
-    begin_run(run, recipe, lineage)
-    trainer = NerTrainer(
-        loss=loss,
-        tag_weights=torch.tensor(weights, dtype=torch.float32),
-        model=model,
-        args=training,
-        train_dataset=repeated_rows(rows["train"], training) if "train" in rows else None,
-        eval_dataset=rows.get("validation"),
-        processing_class=checkpoint.tokenizer,
-        data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
-        compute_metrics=validation,
-    )
-    scores = trainer.train_and_evaluate(run.checkpoint)
-    if "train" in splits:
-        scores["train_samples"] = len(splits["train"])
-    scores |= score_splits(trainer, scored, settings.calibrate)
-    scores["total_runtime"] = time.time() - started
-    findings = Findings(facts)
-    if trainer.is_world_process_zero():
-        findings = write_results(run.folder, scored, trainer.state.log_history, facts)
-        if "test" in scored:
-            found = write_predictions(run.folder / "predictions.jsonl", scored["test"])
-            say(f"Found in test: {spoken_counts(found)}")
-    finish_run(trainer, run, lineage, scores, model_card(model, reading), findings)
-    return scores
+    task = Task(settings, training, recipe, checkpoint, reading, lineage, run, started)
+    return predict(task) if settings.predict_file else fine_tune(task)
 
 
 if __name__ == "__main__":

@@ -179,10 +179,10 @@ from two_stage.handoff import (
     new_tensors,
     open_checkpoint,
     tokenizer_sha256,
-    trace_lineage,
 )
 from two_stage.last_layer import can_read_few, let_last_layer_read_few
 from two_stage.layers import check_freezing
+from two_stage.lineage import trace_lineage
 from two_stage.runs import Run, begin_run, left_as_it_is, open_run, write_lineage
 from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes

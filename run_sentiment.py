@@ -158,7 +158,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.batches import repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
-from two_stage.handoff import Checkpoint, SavedAsStock, load_model, open_checkpoint, trace_task
+from two_stage.handoff import Checkpoint, SavedAsStock, load_model, open_checkpoint
 from two_stage.labelled_texts import (
     Reading,
     Scale,
@@ -173,8 +173,8 @@ from two_stage.labelled_texts import (
 from two_stage.last_layer import can_read_few, let_last_layer_read_few
 from two_stage.layers import check_freezing
 from two_stage.report import Card, Findings, finish_run
-from two_stage.runs import Run, begin_run, left_as_it_is, open_run
-from two_stage.scoring import score_splits
+from two_stage.runs import begin_run, left_as_it_is, open_run
+from two_stage.scoring import check_best_model, score_splits
 from two_stage.sentiment_results import (
     SplitScores,
     csv_text,
@@ -184,6 +184,7 @@ from two_stage.sentiment_results import (
     write_results,
 )
 from two_stage.tables import PlacedRow
+from two_stage.task import Task, trace_task
 from two_stage.trainer import ExactTrainer
 
 # --- Model and loss ---------------------------------------------------------------------------------------------------
@@ -329,6 +330,8 @@ class SentimentTrainer(ExactTrainer):
 
 # --- Main -------------------------------------------------------------------------------------------------------------
 
+SentimentTask = Task[Settings, SentimentArguments, Reading]
+
 
 def model_card(model: SentimentModel, scale: Scale, reading: Reading) -> Card:
     """How to load the folder, and what it is not good for."""
@@ -362,23 +365,16 @@ def answer(rows: list[PlacedRow], trainer: SentimentTrainer, settings: Settings,
     return csv_text(prediction_rows(scored))
 
 
-def predict(
-    settings: Settings,
-    training: SentimentArguments,
-    checkpoint: Checkpoint,
-    reading: Reading,
-    run: Run,
-    recipe: dict[str, Any],
-    lineage: dict[str, Any],
-) -> dict[str, float]:
+def predict(task: SentimentTask) -> dict[str, float]:
     """Answer --predict_file, part by part; returns what stands in all_results.json."""
+    settings, training, checkpoint, reading = task.settings, task.training, task.checkpoint, task.reading
     scale = label_scale(settings, checkpoint)
     head = head_settings(settings, scale, reading, checkpoint)
     rows = look_through(settings, partial(check_text, settings=settings))
     if settings.check_only:
         return {}
     model = load_model(SentimentModel, checkpoint, new=(), **head)
-    begin_run(run, recipe, lineage)
+    begin_run(task.run, task.recipe, task.lineage)
     training.disable_tqdm = True  # for one bar of all rows
     trainer = SentimentTrainer(
         loss=chosen_loss("regression" if scale.is_regression else settings.loss, 0.0, None),
@@ -389,8 +385,49 @@ def predict(
     )
     header = csv_text([prediction_header(scale, settings.text_pair_column is not None)])
     answered = partial(answer, trainer=trainer, settings=settings, scale=scale, reading=reading)
-    scores = predict_rows(rows, answered, run, "predictions.csv", trainer.is_world_process_zero(), header)
-    finish_run(trainer, run, lineage, scores, model_card(model, scale, reading))
+    scores = predict_rows(rows, answered, task.run, "predictions.csv", trainer.is_world_process_zero(), header)
+    finish_run(trainer, task.run, task.lineage, scores, model_card(model, scale, reading))
+    return scores
+
+
+def fine_tune(task: SentimentTask) -> dict[str, float]:
+    """Train, where there is a train split, and score the others; returns what stands in all_results.json."""
+    settings, training, checkpoint, reading = task.settings, task.training, task.checkpoint, task.reading
+    scale = label_scale(settings, checkpoint)
+    name = "regression" if scale.is_regression else settings.loss
+    loss = chosen_loss(name, training.label_smoothing_factor, settings.focal_gamma)
+    head = head_settings(settings, scale, reading, checkpoint)
+    splits, facts = load_splits(settings, scale, reading, checkpoint.tokenizer)
+    scored = {name: SplitScores(split, scale, task.is_calibrated) for name, split in splits.items() if name != "train"}
+    check_best_model(training, scored.get("validation"))
+    if settings.check_only:
+        return {}
+
+    set_seed(training.seed)
+    model = load_model(SentimentModel, checkpoint, new=("classifier.", "hidden.") if task.trains else (), **head)
+    begin_run(task.run, task.recipe, task.lineage)
+    trainer = SentimentTrainer(
+        loss=loss,
+        model=model,
+        args=training,
+        train_dataset=repeated_rows(splits["train"].rows, training) if task.trains else None,
+        eval_dataset=splits["validation"].rows if "validation" in splits else None,
+        processing_class=checkpoint.tokenizer,
+        data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
+        compute_metrics=scored.get("validation"),
+    )
+    scores = trainer.train_and_evaluate(task.run.checkpoint)
+    if task.trains:
+        scores["train_samples"] = len(splits["train"])
+    scores |= score_splits(trainer, scored, settings.calibrate)
+    scores["total_runtime"] = time.time() - task.started
+    findings = Findings(facts)
+    if trainer.is_world_process_zero():
+        labelled = {name: split for name, split in scored.items() if split.is_labelled}
+        findings = write_results(task.run.folder, labelled, trainer.state.log_history, facts)
+        if "test" in scored:
+            write_predictions(task.run.folder / "predictions.csv", scored["test"])
+    finish_run(trainer, task.run, task.lineage, scores, model_card(model, scale, reading), findings)
     return scores
 
 
@@ -412,48 +449,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     run = open_run(training.output_dir, recipe, lineage, settings.check_only, resume_anyway=training.resume_anyway)
     if run.scores is not None:
         return left_as_it_is(run, training)
-    if settings.predict_file:
-        return predict(settings, training, checkpoint, reading, run, recipe, lineage)
-    scale = label_scale(settings, checkpoint)
-    name = "regression" if scale.is_regression else settings.loss
-    loss = chosen_loss(name, training.label_smoothing_factor, settings.focal_gamma)
-    head = head_settings(settings, scale, reading, checkpoint)
-    splits, facts = load_splits(settings, scale, reading, checkpoint.tokenizer)
-    is_calibrated = bool(getattr(checkpoint.config, "head_temperature", None)) and "train" not in splits
-    scored = {name: SplitScores(split, scale, is_calibrated) for name, split in splits.items() if name != "train"}
-    if validation := scored.get("validation"):
-        training.check_metric(list(dict.fromkeys(["loss", *validation.scores()])))
-    elif training.load_best_model_at_end:
-        raise Refusal("--load_best_model_at_end: needs validation texts")
-    if settings.check_only:
-        return {}
-
-    set_seed(training.seed)
-    model = load_model(SentimentModel, checkpoint, new=("classifier.", "hidden.") if "train" in splits else (), **head)
-    begin_run(run, recipe, lineage)
-    trainer = SentimentTrainer(
-        loss=loss,
-        model=model,
-        args=training,
-        train_dataset=repeated_rows(splits["train"].rows, training) if "train" in splits else None,
-        eval_dataset=splits["validation"].rows if "validation" in splits else None,
-        processing_class=checkpoint.tokenizer,
-        data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
-        compute_metrics=scored.get("validation"),
-    )
-    scores = trainer.train_and_evaluate(run.checkpoint)
-    if "train" in splits:
-        scores["train_samples"] = len(splits["train"])
-    scores |= score_splits(trainer, scored, settings.calibrate)
-    scores["total_runtime"] = time.time() - started
-    labelled = {name: split for name, split in scored.items() if split.split.gold is not None}
-    findings = Findings(facts)
-    if trainer.is_world_process_zero():
-        findings = write_results(run.folder, labelled, trainer.state.log_history, facts)
-        if "test" in scored:
-            write_predictions(run.folder / "predictions.csv", scored["test"])
-    finish_run(trainer, run, lineage, scores, model_card(model, scale, reading), findings)
-    return scores
+    task = Task(settings, training, recipe, checkpoint, reading, lineage, run, started)
+    return predict(task) if settings.predict_file else fine_tune(task)
 
 
 if __name__ == "__main__":

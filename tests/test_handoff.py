@@ -19,7 +19,8 @@ from run_pretraining import SparseBertForPreTraining
 from run_sentiment import SentimentModel
 from two_stage.checkpoints import seal
 from two_stage.exits import Refusal
-from two_stage.handoff import check_unseen, load_model, open_checkpoint, tokenizer_sha256, trace_lineage, verify_handoff
+from two_stage.handoff import load_model, open_checkpoint, tokenizer_sha256, verify_handoff
+from two_stage.lineage import check_unseen, trace_lineage
 from two_stage.runs import changed_inputs
 
 CLASSIFIER = ("classifier.",)

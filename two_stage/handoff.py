@@ -1,4 +1,4 @@
-"""The hand-off: what a run must receive from its checkpoint, checked tensor by tensor, and the lineage that says so.
+"""The hand-off: what a run must receive from its checkpoint, checked tensor by tensor.
 
 A checkpoint is a folder (or a Hub id) with a BERT's config, its tokenizer and safetensors weights. A folder without
 weights starts from scratch, and the script says so.
@@ -6,12 +6,10 @@ weights starts from scratch, and the script says so.
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,11 +26,8 @@ from transformers.utils import cached_file, logging
 
 from two_stage.checkpoints import MANIFEST, what_is_wrong
 from two_stage.exits import Refusal, say
-from two_stage.redaction import redacted
 from two_stage.runs import LINEAGE, RECIPE, RESULTS
-from two_stage.sources import trace_dataset
-from two_stage.tables import check_files, file_format, file_sha256
-from two_stage.training_arguments import FineTuningArguments
+from two_stage.tables import file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 ReadingT = TypeVar("ReadingT", bound=NamedTuple)
@@ -43,7 +38,6 @@ MODEL_TYPES = ("bert", "bert_sentiment")  # the second: run_sentiment.py's heads
 MAY_STAY_BEHIND = ("bert.pooler.", "bert.embeddings.position_ids")
 # what a config.json may name that transformers would fetch and run, or build in place of a plain BERT
 NAMES_CODE = ("auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation", "experts_implementation")
-PACKAGES = ("transformers", "torch", "datasets", "accelerate", "evaluate", "tokenizers")
 
 
 class SavedAsStock:
@@ -424,111 +418,3 @@ def _pooler_hint(missing: list[str]) -> str:
     if not any("pooler" in name for name in missing):
         return ""
     return "; it was trained on masked words alone: make one with run_pretraining.py first, or take --pooling mean"
-
-
-def trace_lineage(
-    script: str,
-    checkpoint: Checkpoint,
-    data: dict[str, list[str] | None],
-    formats: tuple[str, ...],
-    rows_a_step: int,
-    precision: str = "fp32",
-) -> dict[str, Any]:
-    """What a run is about to be made from, with hashes taken before any of it is read.
-
-    Args:
-        script: the script's name.
-        checkpoint: what the run starts from; its own lineage is kept inside, so the chain is whole.
-        data: flag → files, or None where the flag was not given.
-        formats: the endings that the script reads.
-        rows_a_step: of all processes; a run can only be gone on with at the same,
-        precision: and in the same.
-
-    Returns:
-        The content of lineage.json, but for `weights_sha256`, which the end of the run adds.
-
-    Raises:
-        Refusal: a file that is missing, empty, or of a form that the script does not read.
-    """
-    given = {flag: files for flag, files in data.items() if files}
-    for files in given.values():
-        check_files(files, formats)
-    return {
-        "script": script,
-        "checkpoint": {
-            "name": redacted(checkpoint.name),
-            "from_hub": not Path(checkpoint.name).is_dir(),
-            "weights_sha256": checkpoint.weights_sha256,
-            "config_sha256": checkpoint.config_sha256,
-            "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
-            "lineage": checkpoint.lineage,
-        },
-        "data": {flag: {redacted(path): file_sha256(path) for path in files} for flag, files in given.items()},
-        "rows_a_step": rows_a_step,
-        "precision": precision,
-        "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
-        "versions": _versions(),
-        "commit": _commit(),
-    }
-
-
-def trace_task(
-    script: str, settings: Any, checkpoint: Checkpoint, training: FineTuningArguments, formats: tuple[str, ...]
-) -> dict[str, Any]:
-    """`trace_lineage` of a script of stage two, of whose files and data set no ancestor may have seen what is scored.
-
-    Args:
-        script: the script's name.
-        settings: its flags, those of SourceFlags and `allow_leakage` among them.
-        checkpoint, training, formats: as `trace_lineage` takes them.
-
-    Raises:
-        Refusal: as `trace_lineage` and `check_unseen` do.
-    """
-    data = {f"{name}_file": getattr(settings, f"{name}_file") for name in ("train", "validation", "test", "predict")}
-    lineage = trace_lineage(script, checkpoint, data, formats, training.rows_a_step, training.resolved_precision)
-    lineage["data"] = trace_dataset(settings) | lineage["data"]
-    check_unseen(lineage, settings.allow_leakage)
-    return lineage
-
-
-def check_unseen(lineage: dict[str, Any], allow: bool) -> None:
-    """Refuse to score on a file that the checkpoint, or one that it came from, was trained on.
-
-    Args:
-        lineage: from `trace_lineage`.
-        allow: say it and go on.
-
-    Raises:
-        Refusal: naming the file, the script that trained on it, and how to go on.
-    """
-    seen: dict[str, str] = {}
-    ancestor = lineage["checkpoint"]["lineage"]
-    while ancestor:
-        files = ancestor.get("data", {}).get("train_file", {})
-        seen |= dict.fromkeys(files.values(), ancestor.get("script", "an earlier run"))
-        ancestor = ancestor.get("checkpoint", {}).get("lineage")
-    for flag in ("validation_file", "test_file"):
-        for path, digest in lineage["data"].get(flag, {}).items():
-            if digest in seen and file_format(path) != "txt":  # of plain text nothing is scored
-                told = f"{path}: {seen[digest]} trained {lineage['checkpoint']['name']} on this very file"
-                if not allow:
-                    raise Refusal(f"{told}; give another --{flag}, or go on with --allow_leakage")
-                say(f"! {told}")
-
-
-@cache
-def _versions() -> dict[str, str]:
-    """Of the packages that make a run's numbers."""
-    return {package: version(package) for package in PACKAGES}
-
-
-@cache
-def _commit() -> str | None:
-    """The git commit of this code, with a + where it was changed since; None outside a clone."""
-    here = Path(__file__).parent
-    try:
-        called = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--match="]
-        return subprocess.run(called, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

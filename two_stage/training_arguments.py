@@ -119,12 +119,6 @@ class ExactTrainingArguments(TrainingArguments):
         """All fields, as trackers write them down: without secrets."""
         return redacted_values(super().to_dict())
 
-    def check_metric(self, scores: list[str]) -> None:
-        """Refuse a --metric_for_best_model that evaluation does not give, before anything is trained."""
-        name = (self.metric_for_best_model or "loss").removeprefix("eval_")
-        if name not in scores:
-            raise Refusal(f"--metric_for_best_model {name}: is none of {', '.join(scores)}")
-
     @property
     def resolved_precision(self) -> str:
         """What `auto` came to on this machine."""
