@@ -140,8 +140,12 @@ def draw(tables: dict[str, Rows], path: Path) -> None:
                 continue
             axes.plot(places, [row[f"{what} expected"] for row in rows], color=GREY, linestyle="--", label="expected")
             axes.plot(places, [row[what] for row in rows], "o", color=COLOURS[line], label=f"{what} measured")
-            top = 1.25 * max(max(row[what], row[f"{what} expected"]) for row in rows)
-            axes.set(xscale="log", xticks=places, xticklabels=[f"{place:,}" for place in places], ylim=(0, top))
+            values = [row[name] for row in rows for name in (what, f"{what} expected")]
+            axes.set(xscale="log", xticks=places, xticklabels=[f"{place:,}" for place in places])
+            if max(values) > 20 * min(values):  # of what grows by decades nothing would be seen at the small end
+                axes.set(yscale="log")
+            else:
+                axes.set(ylim=(0, 1.25 * max(values)))
             axes.minorticks_off()
             axes.set(xlabel=axis, ylabel=what, title=title if line == 0 else "")
             labelled |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))

@@ -130,7 +130,7 @@ def test_attention_equals_its_naive_twin(queries: int, mask: str, size: str, mon
 
 @pytest.mark.parametrize("size", SIZES)
 def test_gradients_are_right(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are those of finite differences."""
+    """They are those of finite differences, along a random direction; the naive twin has each of them."""
     monkeypatch.setattr(cpu_training, "PART", SIZES[size])
     query, key, value = (tensor.double().requires_grad_() for tensor in tensors())
 
@@ -142,8 +142,8 @@ def test_gradients_are_right(size: str, monkeypatch: pytest.MonkeyPatch) -> None
         torch.manual_seed(3)
         return Dropout.apply(tensor, 0.3)
 
-    assert torch.autograd.gradcheck(attend, (query, key, value))
-    assert torch.autograd.gradcheck(drop, query)
+    assert torch.autograd.gradcheck(attend, (query, key, value), fast_mode=True)
+    assert torch.autograd.gradcheck(drop, query, fast_mode=True)
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0, 1 - 2**-20])
@@ -189,7 +189,7 @@ def test_a_model_in_evaluation_stays_in_it() -> None:
     assert torch.equal(model(ids).pooler_output, model(ids).pooler_output)
 
 
-@pytest.mark.parametrize("way", ["checkpointing", "a copy", "compiled"])
+@pytest.mark.parametrize("way", ["checkpointing", "a copy", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_other_ways_to_run_a_model(way: str) -> None:
     """Activation checkpointing and a copy give the very gradients; a compiled model runs, with torch's own draws."""
     ids, mask = torch.randint(0, 40, (2, 6)), torch.tensor([[1] * 6, [1] * 4 + [0] * 2])

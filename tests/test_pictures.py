@@ -141,6 +141,7 @@ def test_the_file_is_a_whole_picture_with_white_all_round(picture: str, tmp_path
     assert all((inner[edge] < 255).any() for edge in (np.s_[:30], np.s_[-30:], np.s_[:, :30], np.s_[:, -30:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture", DRAWN)
 def test_the_same_input_gives_the_same_bytes(picture: str, tmp_path: Path) -> None:
     """Whatever a matplotlibrc says, which is left as it was; no chunk of the file tells a version or a date."""
@@ -359,8 +360,9 @@ def test_a_letter_is_looked_for_in_every_font(tmp_path: Path) -> None:
     figure.draw_without_rendering()
 
 
+@pytest.mark.slow
 @given(data=st.data(), size=st.integers(1, 5))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_matrix_with_any_labels_is_whole(data: st.DataObject, size: int) -> None:
     """Text of every script and none, counts of every size."""
     labels = data.draw(st.lists(st.text(max_size=40), min_size=size, max_size=size))
