@@ -144,6 +144,7 @@ def draw(tables: dict[str, Rows], path: Path) -> None:
             axes.set(xscale="log", xticks=places, xticklabels=[f"{place:,}" for place in places])
             if max(values) > 20 * min(values):  # of what grows by decades nothing would be seen at the small end
                 axes.set(yscale="log")
+                axes.yaxis.set_major_formatter("{x:,g}")
             else:
                 axes.set(ylim=(0, 1.25 * max(values)))
             axes.minorticks_off()
