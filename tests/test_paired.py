@@ -225,6 +225,7 @@ def test_more_seeds_by_hand() -> None:
     assert (seeds, items) == (7, None)
 
 
+@pytest.mark.slow
 def test_more_of_either_finds_it_four_times_of_five() -> None:
     """By simulation with so many, and three fewer do not; more than 20 times as many is no advice."""
     design = found(0.5, 0.6, 0.05, seeds=3, items=200)

@@ -160,6 +160,7 @@ def test_the_same_input_gives_the_same_bytes(picture: str, tmp_path: Path) -> No
     assert chunks == {b"IHDR", b"pHYs", b"IDAT", b"IEND"}
 
 
+@pytest.mark.slow
 def test_importing_is_light_and_drawing_is_without_pyplot(tmp_path: Path) -> None:
     """Matplotlib is loaded at the first picture, and its pyplot, which keeps every figure, never."""
     lines = f"""
@@ -287,6 +288,7 @@ def test_nothing_overlaps_and_nothing_is_cut_off(size: int, labels: list[str]) -
     assert all(text.get_window_extent().width < cell for text in axes.texts if text.xy[0] < size)
 
 
+@pytest.mark.slow
 def test_a_hundred_labels_fit_a_page() -> None:
     """Colours and names alone, no name over another, and no picture two men long."""
     figure = confusion_figure(made_up_confusion(100), [f"a category called {i}" for i in range(100)], "A title")
