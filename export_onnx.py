@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from transformers import BertForTokenClassification, PreTrainedModel, PreTrained
 from run_sentiment import SentimentModel  # the one import between scripts: its heads are classes that no library has
 from two_stage.checkpoints import put_in_place, spoken_bytes, told_if_unwritten, write_whole
 from two_stage.exits import Failure, Refusal, run_script, say
-from two_stage.handoff import Checkpoint, load_model, open_checkpoint
+from two_stage.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
 from two_stage.labelled_texts import SENTIMENT_MODELS
 from two_stage.recipe import check_range, parse_settings
 from two_stage.tables import check_files, read_rows, told
@@ -103,23 +104,30 @@ def comparison_texts(settings: Settings, checkpoint: Checkpoint) -> tuple[list[l
     if not files:
         return [[text, "Marlow Shipping"] if paired else [text] for text in MADE_UP], "made-up texts"
     texts = []
-    for path in files:
-        for place, row in read_rows(path):
-            text = row.get(settings.text_column)
-            if text is None and isinstance(words := row.get(settings.tokens_column), list):
-                text = " ".join(map(str, words))
-            pair = [row.get(settings.text_pair_column)] if paired else []
-            if not all(isinstance(part, str) and part.strip() for part in [text, *pair]):
-                asked = "--text_column" + " and --text_pair_column" * paired
-                raise Refusal(
-                    f"{place}: no text in column {settings.text_column}; found {told(row)}; name it by {asked}"
-                )
-            texts.append([str(text), *map(str, pair)])
-            if len(texts) == MOST_TEXTS:
-                break
+    for place, row in islice((row for path in files for row in read_rows(path)), MOST_TEXTS):
+        text = row.get(settings.text_column)
+        if text is None and isinstance(words := row.get(settings.tokens_column), list):
+            text = " ".join(map(str, words))
+        pair = [row.get(settings.text_pair_column)] if paired else []
+        if not all(isinstance(part, str) and part.strip() for part in [text, *pair]):
+            asked = "--text_column" + " and --text_pair_column" * paired
+            raise Refusal(f"{place}: no text in column {settings.text_column}; found {told(row)}; name it by {asked}")
+        texts.append([str(text), *map(str, pair)])
     if not texts:
         raise Refusal(f"{', '.join(files)}: no row in it; name another --test_file")
-    return texts[:MOST_TEXTS], ", ".join(Path(path).name for path in files)
+    return texts, ", ".join(Path(path).name for path in files)
+
+
+class RowLength(NamedTuple):
+    """Of how a trained folder reads, what a graph can keep."""
+
+    max_length: int
+
+
+def trained_length(checkpoint: Checkpoint) -> int:
+    """Word pieces a row, as the folder was trained; else all that the model has positions for."""
+    default = RowLength(checkpoint.config.max_position_embeddings)
+    return settled_reading(default, {"max_length": None}, checkpoint).max_length
 
 
 def batches(texts: list[list[str]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[dict[str, Tensor]]:
@@ -294,13 +302,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if folder.exists():
         raise Refusal(f"{folder}: is there already, and nothing is written over; remove it, or give --output_dir")
     check_files(settings.test_file or [], FORMATS)
+    limit = trained_length(checkpoint)
     texts, source = comparison_texts(settings, checkpoint)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refusal(f"{folder}: {error.strerror}; give another --output_dir") from error
     model = open_model(checkpoint)
-    limit = getattr(checkpoint.config, "reading", {}).get("max_length", checkpoint.config.max_position_embeddings)
     given = list(batches(texts, checkpoint.tokenizer, limit))
     partial = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(partial, ignore_errors=True)

@@ -138,7 +138,7 @@ from two_stage.handoff import Checkpoint, open_checkpoint
 from two_stage.lineage import trace_lineage
 from two_stage.redaction import redacted_values
 from two_stage.report import HEADLINES
-from two_stage.runs import RECIPE, RESULTS, Run, begin_run, left_as_it_is, open_run, write_results
+from two_stage.runs import RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
 from two_stage.seeds import check_seed_range
 from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
 from two_stage.tables import PlacedRow, read_rows, text_value
@@ -406,12 +406,15 @@ def check_commands(commands: list[tuple[str, ...]]) -> None:
         subprocess.Popen([sys.executable, *command, "--check_only"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for command in commands
     ]
-    for check in checks:
-        output = check.communicate()[0].decode(errors="replace").strip()
-        if check.returncode:
-            for other in checks:
-                other.kill()
-            raise Refusal(output.splitlines()[-1] if output else f"a check ended with exit code {check.returncode}")
+    try:
+        for check in checks:
+            output = check.communicate()[0].decode(errors="replace").strip()
+            if check.returncode:
+                raise Refusal(output.splitlines()[-1] if output else f"a check ended with exit code {check.returncode}")
+    finally:  # also when this process is stopped: their folder is about to go
+        for check in checks:
+            check.kill()
+            check.wait()
 
 
 def write_texts(plan: Plan, folder: Path) -> None:
@@ -548,7 +551,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             return left_as_it_is(run)
         if not is_begun(plan):
             begin_run(run, recipe, lineage)
-        return run_and_report(plan, run, lineage, recipe, slots, lock, started)
+        return run_and_report(plan, lineage, recipe, slots, lock, started)
 
 
 def is_begun(plan: Plan) -> bool:
@@ -558,7 +561,6 @@ def is_begun(plan: Plan) -> bool:
 
 def run_and_report(
     plan: Plan,
-    run: Run,
     lineage: dict[str, Any],
     recipe: dict[str, Any],
     slots: list[dict[str, str]],

@@ -19,7 +19,7 @@ from two_stage.exits import Refusal, run_script, say
 from two_stage.losses import Loss, check_focal, chosen_loss, class_weights
 from two_stage.recipe import check_range, help_if_asked, parse_flags
 from two_stage.seeds import check_seed_range, run_seeds
-from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources, check_training_flags
+from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources
 from two_stage.training_arguments import FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
@@ -157,7 +157,7 @@ from two_stage.handoff import load_model, open_checkpoint, settled_reading
 from two_stage.layers import check_freezing
 from two_stage.report import Card, Findings, finish_run
 from two_stage.runs import begin_run, left_as_it_is, open_run
-from two_stage.scoring import check_best_model, score_splits
+from two_stage.scoring import score_splits
 from two_stage.tables import PlacedRow
 from two_stage.tag_schemes import tag_names
 from two_stage.tagged_sentences import (
@@ -169,7 +169,7 @@ from two_stage.tagged_sentences import (
     sentences_to_answer,
     trained_types,
 )
-from two_stage.task import Task, trace_task
+from two_stage.task import Task, check_best_model, check_task, trace_task
 from two_stage.trainer import ExactTrainer
 from two_stage.windows import Windows, plan_windows
 
@@ -488,7 +488,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for entities; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, NerArguments, QUICKSTART, __doc__)
-    check_training_flags(settings, ("calibrate", "class_weights", "seeds", *SAMPLE_FLAGS))
+    check_task(settings, training, ("calibrate", "class_weights", "seeds", *SAMPLE_FLAGS))
     if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
         return run_seeds(main, argv, settings.seeds, training)
     for seed in recipe.pop("seeds", []):  # a single one is --seed

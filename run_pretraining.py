@@ -803,6 +803,15 @@ def train_and_score(trainer: PretrainingTrainer, run: Run, general: SentencePair
 # --- Main -------------------------------------------------------------------------------------------------------------
 
 
+def run_time(
+    model: BertForPreTraining, training: PretrainingArguments, steps: int, parts: dict[str, Any]
+) -> dict[str, float]:
+    """For the corpus report: what a step costs, measured on a copy of the model, and `hours`, those of the run."""
+    timed = time_steps(PretrainingTrainer, copy.deepcopy(model), training, **parts)
+    set_seed(training.seed)
+    return timed | {"hours": timed["seconds_a_step"] * steps / 3600}
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run stage one; returns the scores that stand in all_results.json, or with --check_only the corpus report."""
     started = time.time()
@@ -837,10 +846,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     set_seed(training.seed)
     learns_next = not settings.no_next_sentence if settings.streaming else pairs.has_next_sentences
     model, new = load_pretraining_model(checkpoint, corpora.new_words, learns_next)
-    if run.checkpoint is None:  # what a step costs is measured on a copy
-        timed = time_steps(PretrainingTrainer, copy.deepcopy(model), training, **parts)
-        report |= timed | {"hours": timed["seconds_a_step"] * planned_steps(len(pairs), training) / 3600}
-        set_seed(training.seed)
+    if run.checkpoint is None:
+        report |= run_time(model, training, planned_steps(len(pairs), training), parts)
     say(report_lines(report))
     if settings.check_only:
         return report

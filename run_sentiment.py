@@ -18,13 +18,7 @@ from two_stage.exits import Refusal, run_script
 from two_stage.losses import LOSSES, Loss, check_focal, chosen_loss
 from two_stage.recipe import check_range, help_if_asked, parse_flags
 from two_stage.seeds import check_seed_range, run_seeds
-from two_stage.sources import (
-    SAMPLE_FLAGS,
-    check_sample,
-    check_sources,
-    check_training_flags,
-    split_sources,
-)
+from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources
 from two_stage.training_arguments import FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
@@ -158,7 +152,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.batches import repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
-from two_stage.handoff import Checkpoint, SavedAsStock, load_model, open_checkpoint
+from two_stage.handoff import SavedAsStock, load_model, open_checkpoint
 from two_stage.labelled_texts import (
     Reading,
     Scale,
@@ -174,7 +168,7 @@ from two_stage.last_layer import can_read_few, let_last_layer_read_few
 from two_stage.layers import check_freezing
 from two_stage.report import Card, Findings, finish_run
 from two_stage.runs import begin_run, left_as_it_is, open_run
-from two_stage.scoring import check_best_model, score_splits
+from two_stage.scoring import score_splits
 from two_stage.sentiment_results import (
     SplitScores,
     csv_text,
@@ -184,7 +178,7 @@ from two_stage.sentiment_results import (
     write_results,
 )
 from two_stage.tables import PlacedRow
-from two_stage.task import Task, trace_task
+from two_stage.task import Task, check_best_model, check_task, trace_task
 from two_stage.trainer import ExactTrainer
 
 # --- Model and loss ---------------------------------------------------------------------------------------------------
@@ -261,16 +255,19 @@ class SentimentModel(SavedAsStock, BertPreTrainedModel):
         return config
 
 
+SentimentTask = Task[Settings, SentimentArguments, Reading]
+
 AutoConfig.register(SentimentConfig.model_type, SentimentConfig, exist_ok=True)
 AutoModelForSequenceClassification.register(SentimentConfig, SentimentModel, exist_ok=True)
 
 
-def head_settings(settings: Settings, scale: Scale, reading: Reading, checkpoint: Checkpoint) -> dict[str, Any]:
+def head_settings(task: SentimentTask, scale: Scale) -> dict[str, Any]:
     """What the model's config says beyond the encoder's: the head, as asked for or as a trained folder has it.
 
     Raises:
         Refusal: a flag that contradicts a trained folder.
     """
+    settings, checkpoint = task.settings, task.checkpoint
     config, pairs = checkpoint.config, settings.text_pair_column is not None
     if trained_scale(checkpoint):
         for name, stock in (("pooling", "pooler"), ("head_hidden_size", 0)):
@@ -283,8 +280,8 @@ def head_settings(settings: Settings, scale: Scale, reading: Reading, checkpoint
     head: dict[str, Any] = {"pooling": settings.pooling, "head_hidden_size": settings.head_hidden_size}
     head |= {"classifier_dropout": settings.head_dropout, "bins": scale.bins}
     head = {name: value for name, value in head.items() if value is not None}
-    head |= {"reading": reading._asdict(), "reads_pairs": pairs}
-    if "train" in split_sources(settings):
+    head |= {"reading": task.reading._asdict(), "reads_pairs": pairs}
+    if task.trains:
         head["head_temperature"] = None  # of a folder that is trained on, it holds no more
     if scale.is_regression:
         names, head["shades"], head["problem_type"] = ["score"], scale.labels, "regression"
@@ -330,8 +327,6 @@ class SentimentTrainer(ExactTrainer):
 
 # --- Main -------------------------------------------------------------------------------------------------------------
 
-SentimentTask = Task[Settings, SentimentArguments, Reading]
-
 
 def model_card(model: SentimentModel, scale: Scale, reading: Reading) -> Card:
     """How to load the folder, and what it is not good for."""
@@ -369,7 +364,7 @@ def predict(task: SentimentTask) -> dict[str, float]:
     """Answer --predict_file, part by part; returns what stands in all_results.json."""
     settings, training, checkpoint, reading = task.settings, task.training, task.checkpoint, task.reading
     scale = label_scale(settings, checkpoint)
-    head = head_settings(settings, scale, reading, checkpoint)
+    head = head_settings(task, scale)
     rows = look_through(settings, partial(check_text, settings=settings))
     if settings.check_only:
         return {}
@@ -396,7 +391,7 @@ def fine_tune(task: SentimentTask) -> dict[str, float]:
     scale = label_scale(settings, checkpoint)
     name = "regression" if scale.is_regression else settings.loss
     loss = chosen_loss(name, training.label_smoothing_factor, settings.focal_gamma)
-    head = head_settings(settings, scale, reading, checkpoint)
+    head = head_settings(task, scale)
     splits, facts = load_splits(settings, scale, reading, checkpoint.tokenizer)
     scored = {name: SplitScores(split, scale, task.is_calibrated) for name, split in splits.items() if name != "train"}
     check_best_model(training, scored.get("validation"))
@@ -435,7 +430,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Run stage two for sentiment; returns the scores that stand in all_results.json."""
     started = time.time()
     settings, training, recipe = parse_flags(argv, Settings, SentimentArguments, QUICKSTART, __doc__)
-    check_training_flags(settings, ("calibrate", "class_weights", "head_dropout", "seeds", *SAMPLE_FLAGS))
+    check_task(settings, training, ("calibrate", "class_weights", "head_dropout", "seeds", *SAMPLE_FLAGS))
     if settings.seeds and len(settings.seeds) > 1 and not settings.check_only:
         return run_seeds(main, argv, settings.seeds, training)
     for seed in recipe.pop("seeds", []):  # a single one is --seed

@@ -29,7 +29,7 @@ from two_stage.corpus_report import LABELLED_FORMATS
 from two_stage.exits import OneLineParser, Refusal, run_script, say
 from two_stage.handoff import Checkpoint, open_checkpoint
 from two_stage.labelled_texts import label_name
-from two_stage.prepared import SPLITS, keep_apart, split_rows, write_files
+from two_stage.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
 from two_stage.recipe import comment
 from two_stage.report import markdown_cell
 from two_stage.tables import (
@@ -42,7 +42,7 @@ from two_stage.tables import (
     text_value,
     told,
 )
-from two_stage.tagged_sentences import read_sentence
+from two_stage.tagged_sentences import entity_list, read_sentence
 
 TEXT_COLUMNS = ("text", "sentence", "review", "body", "content", "abstract", "title", "headline")
 LABEL_COLUMNS = ("label", "sentiment", "stars", "rating", "shade", "polarity", "class", "score")
@@ -170,7 +170,7 @@ def read_sentiment(
             "name another with --label_column"
         )
     if len(names) > MOST_LABELS:
-        scored = [[{"text": row["text"], "score": row["label"]} for row in part] for part in parts]
+        scored = [[{"text": row["text"], "score": as_number(row["label"])} for row in part] for part in parts]
         splits = split_parts(scored, seed, None)
         return Labelled(splits, token_counts(splits["train"], checkpoint), [])
     labels, is_ordered = ordered_labels(list(names))
@@ -192,7 +192,7 @@ def labelled_row(row: PlacedRow, text: str, label: str) -> Row:
 
 def as_number(name: str) -> float | None:
     """The number that a label is or begins with, as "4 stars" does; else None."""
-    match = re.match(r"[-+]?\d+(\.\d+)?(?=\s|$)", name)
+    match = re.match(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(?=\s|$)", name)
     return float(match[0]) if match else None
 
 
@@ -236,8 +236,8 @@ def read_entities(files: list[str], asked: dict[str, str | None], seed: int, che
     if empty := [path for path, part in zip(files, parts, strict=True) if not part]:
         raise Refusal(f"{empty[0]}: no row in it; write some, or leave the file out")
     splits = {name: documents_together(rows) for name, rows in split_parts(parts, seed, None).items()}
-    types = {kind for rows in splits.values() for row in rows for kind in types_of(row)}
-    if unseen := types - {kind for row in splits["train"] for kind in types_of(row)}:
+    types = {kind for rows in splits.values() for row in rows for kind in row_labels(row, None)}
+    if unseen := types - {kind for row in splits["train"] for kind in row_labels(row, None)}:
         raise Refusal(
             f"{files[0]}: type {told(sorted(unseen))} is in too few rows to be in train too; tag more, or take it out"
         )
@@ -267,6 +267,9 @@ def entity_row(row: PlacedRow, asked: dict[str, str | None]) -> Row:
         )
     kept = {name: found[name] for name in (*pair, "document") if found[name] is not None}
     read_sentence((row[0], kept), TagColumns(), None)  # type: ignore[arg-type]  # the rest of the flags says where rows are
+    if "entities" in kept:  # in one form, whatever tool wrote them
+        spans = entity_list((row[0], kept), kept["text"], "entities")
+        kept["entities"] = [{"start": start, "end": stop, "label": kind} for start, stop, kind in spans]
     return kept
 
 
@@ -274,13 +277,6 @@ def documents_together(rows: list[Row]) -> list[Row]:
     """Rows with those of a document in a row, in the order in which documents and rows come."""
     first: dict[str, int] = {}
     return sorted(rows, key=lambda row: first.setdefault(str(row.get("document")), len(first)))
-
-
-def types_of(row: Row) -> set[str]:
-    """The types of a row's entities."""
-    if "ner_tags" in row:
-        return {str(tag)[2:] for tag in row["ner_tags"]} - {""}
-    return {entity["label"] if isinstance(entity, dict) else entity[2] for entity in row["entities"]}
 
 
 def split_parts(parts: list[list[Row]], seed: int, column: str | None) -> dict[str, list[Row]]:
@@ -300,8 +296,9 @@ def split_parts(parts: list[list[Row]], seed: int, column: str | None) -> dict[s
 
 def token_counts(rows: list[Row], checkpoint: Checkpoint) -> list[int]:
     """Word pieces of each text, with [CLS] and [SEP], ascending."""
-    texts = [str(row["text"]) if "text" in row else " ".join(row["tokens"]) for row in rows]
-    encoded = corpus_tokenizer(checkpoint.tokenizer).encode_batch(texts, add_special_tokens=False)
+    encoded = corpus_tokenizer(checkpoint.tokenizer).encode_batch(
+        [row_text(row) for row in rows], add_special_tokens=False
+    )
     return sorted(len(each.ids) + 2 for each in encoded)
 
 

@@ -193,6 +193,30 @@ def test_what_cannot_be_exported_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("reading", [[128], {"max_length": "128"}])
+def test_a_reading_that_is_none_is_refused(reading: Any, sentiment: Path, tmp_path: Path) -> None:
+    """As the scripts refuse it."""
+    folder = tmp_path / "run"
+    shutil.copytree(sentiment, folder)
+    (folder / "lineage.json").unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"reading": reading}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(Refusal, match=r"config\.json says it reads"):
+        export_onnx.main(["--checkpoint", str(folder)])
+
+
+def test_texts_of_several_files_end_at_the_most(
+    sentiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row behind the last that is compared is read."""
+    monkeypatch.setattr(export_onnx, "MOST_TEXTS", 3)
+    (tmp_path / "a.csv").write_text("text\none\ntwo\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text('text\nthree\n""\n', encoding="utf-8")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.csv", "gone.csv")]
+    texts, _ = export_onnx.comparison_texts(export_onnx.Settings(test_file=files), open_checkpoint(str(sentiment)))
+    assert texts == [["one"], ["two"], ["three"]]
+
+
 def test_a_place_that_cannot_be_written_to_is_refused(sentiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the model is loaded."""
     monkeypatch.setattr(export_onnx, "load_model", lambda *_, **__: pytest.fail("a model is loaded"))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -242,7 +243,25 @@ def test_a_config_that_makes_no_bert_is_refused(checkpoint_copy: Path, fields: d
         open_checkpoint(str(checkpoint_copy))
 
 
-@pytest.mark.parametrize("text", ['{"data": 1}', '{"checkpoint": []}', "[" * 100_000])
+def test_a_checkpoint_that_may_not_be_read_is_refused(checkpoint_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line that says why, whichever file it is; so is a name that is too long for one."""
+    with pytest.raises(Refusal, match=r"cannot be read \(File name too long\); mend that"):
+        open_checkpoint(f"./{'a' * 300}")
+    read_text = Path.read_text
+
+    def forbidden(path: Path, *args: Any, **kwargs: Any) -> str:
+        if path.name == "config.json":
+            raise PermissionError(13, "Permission denied")
+        return read_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    with pytest.raises(Refusal, match=r"cannot be read \(Permission denied\)"):
+        open_checkpoint(str(checkpoint_copy))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"data": 1}', '{"checkpoint": []}', '{"data": {"train_file": {"a": []}}}', "[" * 100_000]
+)
 def test_a_broken_lineage_is_refused(checkpoint_copy: Path, text: str) -> None:
     """Of whatever shape."""
     (checkpoint_copy / "lineage.json").write_text(text, encoding="utf-8")

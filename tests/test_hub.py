@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
+import run_ner
+import run_sentiment
 from tests.conftest import REPOSITORY, SHADES
 from tests.fake_hub import FakeHub
 from two_stage.exits import Refusal
 from two_stage.hub import files_to_upload
 from two_stage.report import Card, Findings, card_metadata, hub_ancestor, write_model_card
+from two_stage.task import check_task
 from two_stage.training_arguments import FineTuningArguments
 
 TOKEN = "hf_" + "Sekret" * 5 + "Abcd"
@@ -74,7 +78,17 @@ def test_a_folder_is_no_base_model() -> None:
     assert hub_ancestor(LINEAGE) == "bert-base-uncased"
     assert hub_ancestor({"checkpoint": {"name": "a/b", "from_hub": False, "lineage": None}}) is None
     assert hub_ancestor({"checkpoint": {"name": "a/b", "lineage": None}}) is None
+    assert hub_ancestor({"checkpoint": {"name": "a/b"}}) is None
+    assert hub_ancestor({"checkpoint": {"from_hub": True}}) is None
     assert hub_ancestor(None) is None
+
+
+@pytest.mark.parametrize("script", [run_sentiment, run_ner])
+def test_an_upload_of_nothing_is_refused_before_a_file_is_read(script: Any) -> None:
+    """Where nothing is trained."""
+    settings = script.Settings(test_file=["gone.csv"])
+    with pytest.raises(Refusal, match="--push_to_hub: uploads a model that was trained"):
+        check_task(settings, Namespace(push_to_hub=True), ())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["a: b\n---\n# x", "'\"<script>", f"of {TOKEN}", "--- #"])

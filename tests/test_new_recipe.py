@@ -117,6 +117,50 @@ def test_orders_that_labels_tell(found: list[str], ordered: list[str] | None) ->
     assert new_recipe.ordered_labels(found) == (ordered or found, ordered is not None)
 
 
+@pytest.mark.parametrize(
+    ("label", "number"),
+    [
+        ("4 stars", 4),
+        ("-7.5e-05", -7.5e-5),
+        (".5", 0.5),
+        ("+1.", 1),
+        ("1E3", 1000),
+        ("4th", None),
+        ("e5", None),
+        ("", None),
+    ],
+)
+def test_numbers_that_labels_begin_with(label: str, number: float | None) -> None:
+    """However pandas or a hand writes them."""
+    assert new_recipe.as_number(label) == number
+
+
+def test_scores_with_a_unit_are_written_as_numbers(mine: Path) -> None:
+    """For run_sentiment.py takes nothing else."""
+    lines = [f"profit rose {i} %,{i} points" for i in range(60)]
+    (mine / "points.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+    make("--sentiment", "points.csv")
+    run_sentiment.main(["--recipe", "recipes/mine/sentiment.yaml", "--checkpoint", "tiny", "--use_cpu", "--check_only"])
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        {"start": 0, "end": 4, "labels": ["LOC"]},  # Label Studio
+        {"start": 0, "end": 4, "label": ["LOC"]},
+        {"start_offset": 0, "end_offset": 4, "label": "LOC"},  # doccano
+        [0, 4, "LOC"],
+    ],
+)
+def test_entities_of_other_tools_are_written_in_one_form(mine: Path, entity: Any) -> None:
+    """Whatever form run_ner.py reads."""
+    rows = [{"text": f"Oslo grew {i} % .", "entities": [entity]} for i in range(40)]
+    (mine / "spans.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    make("--entities", "spans.jsonl")
+    row = json.loads(Path("recipes/mine/data/ner_test.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row["entities"] == [{"start": 0, "end": 4, "label": "LOC"}]
+
+
 def test_many_numbers_are_scores(mine: Path) -> None:
     """They are predicted as they are."""
     rows = (mine / "texts.csv").read_text(encoding="utf-8").splitlines()[1:]
@@ -223,7 +267,7 @@ def test_columns_of_other_names(mine: Path) -> None:
     shutil.rmtree("recipes/mine")
     new_recipe.main([*flags, "--entities", "marked.jsonl", "--text_column", "phrase", "--entities_column", "marks"])
     row = json.loads(Path("recipes/mine/data/ner_train.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    assert row["entities"] == [[0, 4, "ORG"]]
+    assert row["entities"] == [{"start": 0, "end": 4, "label": "ORG"}]
 
 
 def test_a_folder_is_whole_or_not_there(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,6 +280,16 @@ BAD_CALLS = {
         lambda call: call.flags.update(min_steps=["5"], max_steps=["3"]),
         ["--min_steps and --max_steps", "one or the other"],
     ),
+    "smoothed labels in a loss that has none": BadCall(
+        (SENTIMENT, NER),
+        lambda call: call.flags.update(loss=["focal"], label_smoothing_factor=["0.1"], train_file=["gone.csv"]),
+        ["--label_smoothing_factor 0.1", "cross_entropy"],
+    ),
+    "a best model by nothing": BadCall(
+        (SENTIMENT, NER),
+        lambda call: call.flags.update(load_best_model_at_end=["true"], eval_strategy=["no"], save_strategy=["no"]),
+        ["--load_best_model_at_end"],
+    ),
     "no layer and some": BadCall(
         (SENTIMENT, NER),
         lambda call: call.flags.update(freeze_encoder=["true"], freeze_layers=["1"]),

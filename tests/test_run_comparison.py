@@ -286,6 +286,25 @@ def no_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_comparison, "check_scripts", wanted)
 
 
+@pytest.mark.slow
+def test_a_stop_ends_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None goes on in a folder that is gone."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Stopped(subprocess.Popen[bytes]):
+        def communicate(self, *_: Any, **__: Any) -> NoReturn:
+            raise KeyboardInterrupt
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_comparison.check_commands([("-c", "import time; time.sleep(100)")] * 2)
+    assert [process.poll() for process in started] == [-signal.SIGKILL] * 2
+
+
 @pytest.mark.parametrize("name", BAD_CALLS)
 def test_bad_calls_are_refused_before_any_script_runs(
     call: Call, no_scripts: None, monkeypatch: pytest.MonkeyPatch, name: str

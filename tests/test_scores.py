@@ -418,6 +418,13 @@ def test_every_headline_is_a_score_that_is_computed() -> None:
     assert set(report.HEADLINES) <= set(computed)
 
 
+def test_broken_scores_are_told_in_one_line(tmp_path: Path) -> None:
+    """By the report, too."""
+    (tmp_path / "all_results.json").write_text("{", encoding="utf-8")
+    with pytest.raises(Refusal, match=r"all_results\.json: broken"):
+        report.main([str(tmp_path)])
+
+
 def test_summary_table(tmp_path: Path) -> None:
     """One block a run: its name, one score a line, its minutes and its folder, in even columns."""
     one = finished(tmp_path / "one", eval_mlm_loss=2.5, eval_perplexity=12.182, total_runtime=90.0)

@@ -20,6 +20,7 @@ from two_stage.report import HEADLINES
 from two_stage.runs import RESULTS
 from two_stage.scores import confusion_matrix, label_scores, regression_scores, shade_scores
 from two_stage.sentiment_results import safe_cell
+from two_stage.side_by_side import FINISHED
 from two_stage.tag_schemes import tag_names
 
 # The scores that can be compared, of each task the first by default, and those that are better when lower.
@@ -32,8 +33,7 @@ LOWER_IS_BETTER = ("mean_absolute_error", "mean_squared_error")
 SHORT_NAMES = {"f1": "entity-F1", "mean_absolute_error": "mean absolute error", "pearson": "correlation"}
 ITEM_NAMES = {"sentiment": "texts", "ner": "sentences"}
 EXAMPLES = 12  # flipped texts that are shown, of each direction
-FINISHED = "finished"
-NONE = "–"
+NONE = "–"  # stands where there is no number
 NO_VERDICT = "No verdict: base and the first arm share no finished seed with the most labels."
 
 

@@ -12,7 +12,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from two_stage.comparison import spoken_cost
+from two_stage.comparison import NONE, spoken_cost
 from two_stage.comparison_pictures import (
     TITLES,
     comparison_svgs,
@@ -26,7 +26,6 @@ from two_stage.redaction import redacted_values
 from two_stage.report import markdown_cell
 
 PAGE_TEMPLATE = "comparison.html.jinja"
-NONE = "–"  # stands where there is no number
 SENSES = {"paid off": "good", "cost": "bad", "cannot tell": "open"}  # verdict's word → how the page shows it
 ABSENT: dict[str, Any] = {"notes": [], "settings": {}, "lineage": {}, "command": "", "started": "", "hours": None}
 ANSWERS = {"paid off": "Yes, it paid off", "cost": "No, it cost", "cannot tell": "Cannot tell"}

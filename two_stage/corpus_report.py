@@ -15,7 +15,7 @@ from two_stage.exits import Refusal
 from two_stage.tables import PlacedRow, broken_text, check_files, read_rows, text_value
 from two_stage.vocabulary import count_words, most_fragmented
 
-LABELLED_FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll")
+LABELLED_FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio")
 WIDTH = 100  # columns of the screen
 
 # --- Runs of tokens, hashed -------------------------------------------------------------------------------------------

@@ -110,10 +110,20 @@ def open_checkpoint(name: str | None) -> Checkpoint:
     Raises:
         Refusal: none given, not there, not a BERT, no tokenizer, a tokenizer larger than the model's vocabulary,
             pickled weights only, an adapter, quantized weights, a run that has not finished, a run's checkpoint whose
-            files are not those of its manifest, or weights or tokenizer that are not those that the lineage names.
+            files are not those of its manifest, weights or tokenizer that are not those that the lineage names, or
+            files that may not be read.
     """
     if name is None:
         raise Refusal("no --checkpoint given: a folder with a BERT, or a Hub id such as bert-base-uncased")
+    try:
+        return _open(name)
+    except OSError as error:
+        why = error.strerror or _one_line(error)
+        raise Refusal(f"checkpoint {name[:200]}: cannot be read ({why}); mend that, or name another") from error
+
+
+def _open(name: str) -> Checkpoint:
+    """`open_checkpoint` of what may turn out unreadable."""
     if not Path(name).is_dir() and _looks_like_a_path(name):  # and no Hub is asked for it
         raise Refusal(f"checkpoint {name}: no such folder; is it the --output_dir of a run that has finished?")
     _check_finished(Path(name))
@@ -218,6 +228,8 @@ def _is_lineage(lineage: Any) -> bool:
         if not (isinstance(made_from, dict) and isinstance(data, dict) and isinstance(lineage.get("script", ""), str)):
             return False
         if not all(isinstance(files, dict) for files in data.values()):
+            return False
+        if not all(isinstance(digest, str) for files in data.values() for digest in files.values()):
             return False
         lineage = made_from.get("lineage")
     return lineage is None

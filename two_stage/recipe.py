@@ -212,7 +212,13 @@ def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -
 
 
 class RecipeLoader(yaml.BaseLoader):
-    """BaseLoader that takes no key twice: YAML would let the last one win without a word."""
+    """BaseLoader that takes no key twice, where YAML would let the last one win without a word.
+
+    A flag's value stays text, for argparse to give it its type. What stands in a mapping, as `lr_scheduler_kwargs` has
+    one, no argparse looks into: a number or a truth value there, unless in quotes, is one.
+    """
+
+    depth = 0  # of mappings around what is read
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping of texts."""
@@ -223,7 +229,21 @@ class RecipeLoader(yaml.BaseLoader):
                     None, None, f"key {key.value} stands there twice", key.start_mark
                 )
             seen.add(str(key.value))
-        return super().construct_mapping(node, deep=deep)
+        self.depth += 1
+        try:
+            return super().construct_mapping(node, deep=deep)
+        finally:
+            self.depth -= 1
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        """A text; in a mapping of a mapping, what JSON takes it for."""
+        text = super().construct_scalar(node)
+        if self.depth < 2 or node.style is not None:
+            return text
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
 
 
 def read_recipe(path: str) -> dict[str, Any]:

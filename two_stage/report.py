@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from two_stage.checkpoints import sync, told_if_unwritten
+from two_stage.exits import Refusal
 from two_stage.hub import upload_run
 from two_stage.locks import unlock_folder
 from two_stage.redaction import redacted, redacted_values
-from two_stage.runs import RESULTS, Run, write_lineage, write_results
+from two_stage.runs import RESULTS, Run, finished_scores, write_lineage, write_results
 from two_stage.tables import file_sha256
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def summary_table(folders: list[Path]) -> str:
     """What was made, its scores and where it lies: a text table with one block a finished run."""
     rows = []
     for folder in folders:
-        scores = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        scores = finished_scores(folder / RESULTS)
         minutes = f"{scores.get('total_runtime', 0.0) / 60:.1f} min"
         lines = [f"{name} {value} ({split})" for split, name, value in score_lines(scores)] or ["no split scored"]
         rows.append((folder.name, lines[0], minutes, str(folder)))
@@ -163,9 +164,9 @@ def card_metadata(folder: Path, card: Card, scores: dict[str, float], lineage: d
 def hub_ancestor(lineage: dict[str, Any] | None) -> str | None:
     """The Hub id of the checkpoint that a chain of runs began with; None of a folder."""
     found = None
-    while lineage and "checkpoint" in lineage:
-        found = lineage["checkpoint"]["name"] if lineage["checkpoint"].get("from_hub") else None
-        lineage = lineage["checkpoint"]["lineage"]
+    while made_from := (lineage or {}).get("checkpoint"):
+        found = made_from.get("name") if made_from.get("from_hub") else None
+        lineage = made_from.get("lineage")
     return found
 
 
@@ -277,4 +278,7 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except Refusal as refusal:
+        sys.exit(str(refusal))

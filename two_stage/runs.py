@@ -108,7 +108,7 @@ def _look(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], has_par
     if is_finished:
         if changes:
             raise Refusal(f"{folder}: {changes[0]}; give another --output_dir")
-        return Run(folder, scores=_finished_scores(folder / RESULTS))
+        return Run(folder, scores=finished_scores(folder / RESULTS))
     is_begun = has_parts or bool(numbered_checkpoints(folder)) or any(folder.glob(f"{PARTIAL}*"))
     override = "" if has_parts else ", or go on with it all the same by --resume_anyway"
     if changes and is_begun and not resume_anyway:
@@ -153,8 +153,15 @@ def _changes(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], resu
     return changes
 
 
-def _finished_scores(results: Path) -> dict[str, float]:
-    """The scores of a finished run."""
+def finished_scores(results: Path) -> dict[str, float]:
+    """The scores of a finished run.
+
+    Args:
+        results: its all_results.json.
+
+    Raises:
+        Refusal: that file is broken.
+    """
     try:
         scores = json.loads(results.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -9,10 +9,9 @@ from datasets import Dataset
 from torch import nn
 
 from two_stage.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE, fit_temperature
-from two_stage.exits import Refusal, say
+from two_stage.exits import say
 from two_stage.intervals import bootstrap_intervals
 from two_stage.trainer import ExactTrainer
-from two_stage.training_arguments import FineTuningArguments
 
 
 class ScoredSplit(Protocol):
@@ -31,7 +30,7 @@ class ScoredSplit(Protocol):
         """Of each item that a temperature is fitted on: float (items, labels), and label numbers or shares."""
 
     def scores(self) -> dict[str, float]:
-        """What is scored in evaluation, of the logits that are kept; of none, every score with no value."""
+        """What evaluation scores; before the first, of logits that are all 0, so that only the names say something."""
 
     def __call__(self, evaluated: Any) -> dict[str, float]:
         """Keep what evaluation gave, and score it where there is something to score by."""
@@ -41,21 +40,6 @@ class ScoredSplit(Protocol):
 
     def final_scores(self, prefix: str) -> dict[str, float]:
         """All scores, the ends of their intervals, and what calibration changed."""
-
-
-def check_best_model(training: FineTuningArguments, validation: ScoredSplit | None) -> None:
-    """Refuse a best model by a score that evaluation does not give, before anything is trained.
-
-    Raises:
-        Refusal: there is no validation split, or --metric_for_best_model is none of its scores.
-    """
-    if validation is None:
-        if training.load_best_model_at_end:
-            raise Refusal("--load_best_model_at_end: needs a --validation_file")
-        return
-    name, known = (training.metric_for_best_model or "loss").removeprefix("eval_"), ["loss", *validation.scores()]
-    if name not in known:
-        raise Refusal(f"--metric_for_best_model {name}: is none of {', '.join(dict.fromkeys(known))}")
 
 
 def score_splits(trainer: ExactTrainer, scored: Mapping[str, ScoredSplit], calibrated: bool) -> dict[str, float]:

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from two_stage.exits import Refusal
 from two_stage.handoff import Checkpoint
 from two_stage.lineage import check_unseen, trace_lineage
+from two_stage.losses import chosen_loss
 from two_stage.runs import Run
-from two_stage.sources import SourceFlags, split_sources, trace_dataset
+from two_stage.scoring import ScoredSplit
+from two_stage.sources import SourceFlags, check_training_flags, split_sources, trace_dataset
 from two_stage.training_arguments import FineTuningArguments
 
 SettingsT = TypeVar("SettingsT", bound=SourceFlags)
@@ -16,7 +19,7 @@ ReadingT = TypeVar("ReadingT")
 
 @dataclass(frozen=True)
 class Task(Generic[SettingsT, ArgumentsT, ReadingT]):
-    """What is settled before any row is read."""
+    """What is settled before any row is learned from."""
 
     settings: SettingsT  # the script's own flags
     training: ArgumentsT  # those of Trainer
@@ -38,10 +41,42 @@ class Task(Generic[SettingsT, ArgumentsT, ReadingT]):
         return not self.trains and bool(getattr(self.checkpoint.config, "head_temperature", None))
 
 
+def check_task(settings: Any, training: FineTuningArguments, flags: tuple[str, ...]) -> None:
+    """Refuse flags that do not go together, before any file is looked at.
+
+    Args:
+        settings: the script's own flags.
+        training: those of Trainer.
+        flags: which of the script's own mean nothing where nothing is trained.
+
+    Raises:
+        Refusal: naming the flag.
+    """
+    check_training_flags(settings, flags)
+    if training.push_to_hub and "train" not in split_sources(settings):
+        raise Refusal("--push_to_hub: uploads a model that was trained; nothing is trained here")
+    chosen_loss(settings.loss, training.label_smoothing_factor, settings.focal_gamma)
+
+
+def check_best_model(training: FineTuningArguments, validation: ScoredSplit | None) -> None:
+    """Refuse a best model by a score that evaluation does not give, before anything is trained.
+
+    Raises:
+        Refusal: there is no validation split, or --metric_for_best_model is none of its scores.
+    """
+    if validation is None:
+        if training.load_best_model_at_end:
+            raise Refusal("--load_best_model_at_end: needs a --validation_file")
+        return
+    name, known = (training.metric_for_best_model or "loss").removeprefix("eval_"), ["loss", *validation.scores()]
+    if name not in known:
+        raise Refusal(f"--metric_for_best_model {name}: is none of {', '.join(dict.fromkeys(known))}")
+
+
 def trace_task(
     script: str, settings: Any, checkpoint: Checkpoint, training: FineTuningArguments, formats: tuple[str, ...]
 ) -> dict[str, Any]:
-    """`trace_lineage` of a script of stage two, of whose files and data set no ancestor may have seen what is scored.
+    """`trace_lineage` of a script of stage two, its data set too; no ancestor may have learned what is scored here.
 
     Args:
         script: the script's name.
