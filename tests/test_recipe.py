@@ -145,11 +145,11 @@ def test_mappings_become_what_transformers_reads(recipe: Any) -> None:
 
 def test_numbers_in_a_mapping_are_numbers(recipe: Any, tmp_path: Path) -> None:
     """No argparse looks into it: what is not in quotes is what JSON takes it for, also in the recipe as resolved."""
-    written = "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-6, a: -1, b: true, c: yes, d: '1e-3'}\n"
-    _, training, resolved = parse("run_ner.py", *recipe(written))
+    options = "lr_scheduler_kwargs: {min_lr: 1e-6, a: -1, b: true, c: yes, d: '1e-3'}"
+    _, training, resolved = parse("run_ner.py", *recipe(f"lr_scheduler_type: cosine_with_min_lr\n{options}\n"))
     asked = {"min_lr": 1e-6, "a": -1, "b": True, "c": "yes", "d": "1e-3"}
     assert training.lr_scheduler_kwargs == asked
-    (tmp_path / "again.yaml").write_text(recipe_text(resolved, "run_ner.py"), encoding="utf-8")
+    (tmp_path / "again.yaml").write_text(recipe_text(resolved, "run_ner.py", tmp_path), encoding="utf-8")
     assert parse("run_ner.py", "--recipe", str(tmp_path / "again.yaml"))[1].lr_scheduler_kwargs == asked
 
 
