@@ -328,7 +328,7 @@ def check_stage_two(plan: Plan) -> None:
     path = str(plan.settings.stage_two)
     recipe = read_recipe(path)
     for key in ("max_train_samples", "train_fraction", "sample_seed", "freeze_encoder", "push_to_hub"):
-        if key in recipe:
+        if str(recipe.get(key, "false")).lower() != "false":  # as a run's own recipe.yaml has it
             raise Refusal(f"{path}: {key} is set by the comparison itself; leave it out of the recipe of stage two")
     if plan.settings.score in ("mean_squared_error", "pearson") and recipe.get("loss") != "regression":
         raise Refusal(f"--score {plan.settings.score}: is of predicted numbers; {path} says no `loss: regression`")

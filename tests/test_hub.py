@@ -44,7 +44,16 @@ def test_what_goes_up(tmp_path: Path) -> None:
     """What loads the model and tells of it; whatever else lies there stays."""
     up = ["README.md", "all_results.json", "config.json", "confusion_matrix.png", "lineage.json", "model.safetensors"]
     up += ["onnx/model.onnx", "onnx/model_int8.onnx", "recipe.yaml", "tokenizer.json", "tokenizer_config.json"]
-    stay = ["predictions.csv", "predictions.jsonl", "training_args.bin", "optimizer.pt", ".env", "notes.pkl", "a.log"]
+    stay = [
+        "corpus_report.json",
+        "predictions.csv",
+        "predictions.jsonl",
+        "training_args.bin",
+        "optimizer.pt",
+        ".env",
+        "notes.pkl",
+        "a.log",
+    ]
     stay += ["checkpoint-3/model.safetensors", "checkpoint-3/a.png", "tensorboard/events.out.tfevents.1", "onnx/a.pt"]
     stay += ["trackio/x.db", "kept/10-percent/config.json", "README.md.png/README.md", ".README.md"]
     for name in [*up, *stay]:

@@ -322,6 +322,7 @@ def test_bad_calls_are_refused_before_any_script_runs(
 
 
 GOOD_CHANGES = {
+    "a run's own recipe.yaml": recipe("two", freeze_encoder=False, push_to_hub=False),
     "as it is": flag(),
     "begun before": begun,
     "begun with other workers": lambda call: begun(call, workers=["3"], keep_models=["true"]),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 UPLOADED = re.compile(
     r"README\.md|config\.json|model\.safetensors|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|"
     r"added_tokens\.json|vocab\.txt|recipe\.yaml|lineage\.json|all_results\.json|trainer_state\.json|"
-    r"label_scores\.json|corpus_report\.json|before\.json|[\w-]+\.png|onnx/[\w-]+\.(onnx|json|txt)"
+    r"label_scores\.json|before\.json|[\w-]+\.png|onnx/[\w-]+\.(onnx|json|txt)"
 )
 UPLOADS_MORE = ("checkpoint", "all_checkpoints")  # values of --hub_strategy
 

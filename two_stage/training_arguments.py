@@ -65,6 +65,7 @@ class ExactTrainingArguments(TrainingArguments):
     report_to: list[str] = field(
         default_factory=lambda: ["none"], metadata={"help": "trackers: tensorboard, trackio, wandb, mlflow …"}
     )
+    push_to_hub: bool = field(default=False, metadata={"help": "upload the finished folder once, at the end"})
     resume_anyway: bool = field(
         default=False,
         metadata={"help": "go on with a run that was cut off although settings, files or its optimizer changed"},
