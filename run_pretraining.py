@@ -144,6 +144,7 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from transformers import (
     BertConfig,
@@ -181,6 +183,7 @@ from two_stage.handoff import (
     tokenizer_sha256,
 )
 from two_stage.last_layer import can_read_few, let_last_layer_read_few
+from two_stage.launch import is_shared_out
 from two_stage.layers import check_freezing
 from two_stage.lineage import trace_lineage
 from two_stage.runs import Run, begin_run, left_as_it_is, open_run, write_lineage
@@ -709,14 +712,31 @@ def warm_up_heads(
     arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs = SchedulerType.LINEAR, {}
     arguments.learning_rate, arguments.head_learning_rate = HEAD_WARMUP_RATE, None
     arguments.warmup_steps = steps // 10
-    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     say(f"{len(names)} new tensors learn first, for {steps} steps, while the encoder is held still")
-    for name, parameter in model.named_parameters():
+    learner = copy.deepcopy(model) if is_shared_out() else model  # what was shared out once is not trained as another
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for name, parameter in learner.named_parameters():
         parameter.requires_grad_(name in names)
-    trainer = PretrainingTrainer(model=model, args=arguments, **parts)
+    trainer = PretrainingTrainer(model=learner, args=arguments, **parts)
     trainer.train()
+    if learner is not model:
+        take_parameters(model, learner, names)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable[name])
+
+
+def take_parameters(model: nn.Module, learner: nn.Module, names: set[str]) -> None:
+    """Put parameters of a model that FSDP or DeepSpeed shared out into its twin, which is whole."""
+    learned = {name: parameter for name, parameter in learner.named_parameters() if name in names}
+    gathered: AbstractContextManager[Any] = nullcontext()
+    if hasattr(next(iter(learned.values())), "ds_id"):  # ZeRO-3's; of ZeRO-2 each process has all
+        import deepspeed
+
+        gathered = deepspeed.zero.GatheredParameters(list(learned.values()))
+    with torch.no_grad(), gathered:
+        for name, parameter in learned.items():
+            whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+            model.get_parameter(name).copy_(whole)
 
 
 # --- Scores -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from transformers import (
     BertForTokenClassification,
     BertModel,
 )
+from transformers.integrations import deepspeed
 
 from run_pretraining import SparseBertForPreTraining
 from run_sentiment import SentimentModel
@@ -241,6 +242,26 @@ def test_a_config_that_makes_no_bert_is_refused(checkpoint_copy: Path, fields: d
     (checkpoint_copy / "config.json").write_text(json.dumps(config | fields), encoding="utf-8")
     with pytest.raises(Refusal, match=r"config\.json makes no BERT"):
         open_checkpoint(str(checkpoint_copy))
+
+
+def test_the_whole_model_is_read_under_zero3(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers shares none of it out while it is loaded and compared, and knows of ZeRO-3 again behind that."""
+
+    class Config:
+        def is_zero3(self) -> bool:
+            return True
+
+    config, seen = Config(), []
+    deepspeed.set_hf_deepspeed_config(config)
+    monkeypatch.setattr(
+        SentimentModel, "_init_weights", lambda *_: seen.append(deepspeed.is_deepspeed_zero3_enabled()), raising=False
+    )
+    try:
+        load_model(SentimentModel, open_checkpoint(str(tiny_folder)), CLASSIFIER)
+        assert set(seen) == {False}
+        assert deepspeed.is_deepspeed_zero3_enabled()
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
 
 
 def test_a_checkpoint_that_may_not_be_read_is_refused(checkpoint_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Launches of several processes: FSDP2, two machines, splits that do not divide, one cache for all."""
+"""Launches of several processes: FSDP2 and DeepSpeed, two machines, splits that do not divide, one cache for all."""
 
 import json
 import os
@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel
 
 import run_ner
 import run_pretraining
@@ -37,7 +38,12 @@ def start(launcher: list[str], folder: Path, calls: Calls, **more: str) -> subpr
     """Start processes that run the calls of the scripts, with what they leave of themselves in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "calls.json").write_text(json.dumps(calls))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **more}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in (str(REPOSITORY), os.environ.get("PYTHONPATH")) if path),
+        **more,
+    }
     return subprocess.Popen(
         [*launcher, DRIVER, str(folder / "calls.json")],
         stdout=subprocess.PIPE,
@@ -63,22 +69,38 @@ def marks(folder: Path, kind: str) -> list[str]:
     return sorted(path.name for path in folder.glob(f"{kind}_*"))
 
 
-# --- FSDP2, on cores --------------------------------------------------------------------------------------------------
+# --- FSDP2 and DeepSpeed, on cores ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def sharded(tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `alone`, a run of one process; `shared`, of two under FSDP2; and `again`, gone on with by two."""
+@pytest.fixture(scope="module", params=["fsdp2", "deepspeed_zero2", "deepspeed_zero3"])
+def sharded(
+    request: pytest.FixtureRequest, tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with `alone`, a run of one process; `shared`, of two; and `again`, gone on with by two.
+
+    And of stage one `heads` by two, whose new heads learn first, and `heads-alone`.
+    """
+    if request.param != "fsdp2" and find_spec("deepspeed") is None:
+        pytest.skip(
+            "needs `pip install deepspeed`, which no requirements file has: it builds itself by the torch there"
+        )
     folder = tmp_path_factory.mktemp("sharded")
+    BertModel.from_pretrained(tiny_folder).save_pretrained(folder / "bare")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(folder / "bare")
 
     def call(name: str, batch: int) -> list[str]:
         given = flags("sentiment", tiny_folder, data_folder, folder / name, batch, 1)
         return [*given, "--max_steps", "4", "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "3"]
 
+    def heads(name: str, batch: int) -> list[str]:
+        given = flags("pretraining", folder / "bare", data_folder, folder / name, batch, 1)
+        return [*given, "--head_warmup_steps", "2", "--validation_fraction", "0"]
+
     run_sentiment.main(call("alone", 16))
+    run_pretraining.main(heads("heads-alone", 16))
     calls = {"sentiment-shared": call("shared", 8), "halve-shared": [str(folder / "shared"), str(folder / "again")]}
-    calls |= {"sentiment-again": call("again", 8)}
-    end(start([*ACCELERATE, str(CONFIGS / "fsdp2.yaml")], folder, calls))
+    calls |= {"sentiment-again": call("again", 8), "pretraining-heads": heads("heads", 8)}
+    end(start([*ACCELERATE, str(CONFIGS / f"{request.param}.yaml")], folder, calls, DS_ACCELERATOR="cpu"))
     assert marks(folder, "world") == ["world_2_rank_0", "world_2_rank_1"]
     return folder
 
@@ -113,6 +135,13 @@ def test_shared_weights_are_saved_whole(sharded: Path) -> None:
     assert torch.equal(model.state_dict()["classifier.weight"], shared["classifier.weight"])
 
 
+def test_new_heads_learn_the_same(sharded: Path) -> None:
+    """In their steps before the run, and in those of it; each tensor is saved once."""
+    assert losses(sharded / "heads") == pytest.approx(losses(sharded / "heads-alone"), rel=1e-4)
+    shared, alone = (load_file(sharded / name / "model.safetensors") for name in ("heads", "heads-alone"))
+    assert shared.keys() == alone.keys()
+
+
 def test_checkpoints_of_shared_weights_are_whole_and_gone_on_with(sharded: Path) -> None:
     """Every process's file is in the manifest; the run that goes on from the first ends in the very same weights."""
     checkpoints = sorted((sharded / "shared").glob("checkpoint-*"))
@@ -120,14 +149,12 @@ def test_checkpoints_of_shared_weights_are_whole_and_gone_on_with(sharded: Path)
     for checkpoint in checkpoints:
         assert what_is_wrong(checkpoint) is None
         named = json.loads((checkpoint / "manifest.json").read_text())["files"]
-        assert {
-            "optimizer.bin",
-            "pytorch_model_fsdp.bin",
-            "rng_state_0.pth",
-            "rng_state_1.pth",
-            "scheduler.pt",
-            "trainer_state.json",
-        } <= named.keys()
+        step = checkpoint.name.split("-")[1]
+        deepspeed = {f"global_step{step}/mp_rank_00_model_states.pt"}
+        zero3 = {f"global_step{step}/zero_pp_rank_{rank}_mp_rank_00_model_states.pt" for rank in (0, 1)}
+        parts = ({"optimizer.bin", "pytorch_model_fsdp.bin"}, deepspeed, zero3)
+        assert any(part <= named.keys() for part in parts)
+        assert {"rng_state_0.pth", "rng_state_1.pth", "scheduler.pt", "trainer_state.json"} <= named.keys()
     assert not (sharded / "shared" / UNFINISHED).exists()
     assert losses(sharded / "again") == losses(sharded / "shared")
     assert file_sha256(sharded / "again" / "model.safetensors") == file_sha256(sharded / "shared" / "model.safetensors")

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.integrations import deepspeed
 from transformers.utils import cached_file, logging
 
 from two_stage.checkpoints import MANIFEST, what_is_wrong
@@ -246,6 +247,21 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
+@contextmanager
+def _unshared() -> Iterator[None]:
+    """Have each process read the whole model under DeepSpeed's ZeRO-3, which shares it out when training begins.
+
+    transformers would share it out at once, whatever accelerate's `zero3_init_flag` says, and none could compare it.
+    """
+    held = deepspeed._hf_deepspeed_config_weak_ref  # has no public reader
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if held is not None and (config := held()) is not None:
+            deepspeed.set_hf_deepspeed_config(config)
+
+
 def _one_line(error: Exception) -> str:
     """The start of an error's message, without its line breaks."""
     return " ".join(str(error).split())[:300]
@@ -312,7 +328,7 @@ def load_model(model_class: type[ModelT], checkpoint: Checkpoint, new: tuple[str
                 raise Refusal(f"checkpoint {checkpoint.name}: has no weights, and there is nothing to train it on")
             say(f"{checkpoint.name} has no weights: starting from scratch")
             return model_class(checkpoint.config)
-        with _quietly():  # transformers' table of missing tensors; what is new is said below
+        with _quietly(), _unshared():  # transformers' table of missing tensors; what is new is said below
             model, info = model_class.from_pretrained(
                 checkpoint.weights.parent,
                 config=checkpoint.config,

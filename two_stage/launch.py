@@ -95,6 +95,11 @@ def _parent_command() -> list[str]:
         return []
 
 
+def is_shared_out() -> bool:
+    """Whether FSDP or DeepSpeed shares out a model when it is trained, as accelerate's launcher says."""
+    return any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED"))
+
+
 def what_keeps_the_model(environment: dict[str, str]) -> str | None:
     """Which setting of accelerate's config would leave the run without weights to start from or to save.
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -173,6 +174,29 @@ class ExactTrainer(Trainer):
         self.stream_positions: dict[str, list[int]] = {}  # lane → where it stands, of this process's lanes
         if self.is_streaming:
             args.ignore_data_skip = True  # the stream goes on from its own place, and nothing is read twice
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Share the DeepSpeed plugin of an earlier trainer, such as the one that timed steps: none is taken twice."""
+        plugin = self.args.deepspeed_plugin
+        if AcceleratorState._shared_state:  # empty before the first trainer; to make one would fill it
+            self.args.deepspeed_plugin = None
+        super().create_accelerator_and_postprocess()
+        self.args.deepspeed_plugin = plugin
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Under FSDP2, share out a tied head's matrix and bias in one group with what they are tied to.
+
+        accelerate would make a group of the embeddings and the head's last layer, as most language models have them;
+        BERT's bias is tied as well, to one outside of it, and torch takes no parameter in two groups.
+        """
+        is_tied = self.is_fsdp_enabled and self.model.get_output_embeddings() is not None
+        if is_tied:
+            self.model.get_input_embeddings = self.model.get_output_embeddings = lambda: None
+        try:
+            return super()._prepare_for_training(*args, **kwargs)
+        finally:
+            if is_tied:
+                del self.model.get_input_embeddings, self.model.get_output_embeddings
 
     def train_and_evaluate(self, checkpoint: str | None = None) -> dict[str, float]:
         """Train if there are rows to train on, and score the validation rows, once more only if need be.
@@ -568,11 +592,14 @@ class ExactTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save weights that are numbers, and no training_args.bin, a pickle; recipe.yaml says the same in the open.
+        """Save weights that are numbers, each once, and no training_args.bin, a pickle; recipe.yaml says the same.
 
         Raises:
             Failure: a weight is no finite number.
         """
+        if state_dict is not None:  # gathered by FSDP or DeepSpeed, which part what is tied
+            tied = self.model.all_tied_weights_keys
+            state_dict = {name: tensor for name, tensor in state_dict.items() if tied.get(name) not in state_dict}
         tensors = self.model.state_dict() if state_dict is None else state_dict
         if broken := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
             saved = self.last_checkpoint()
