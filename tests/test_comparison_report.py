@@ -404,6 +404,8 @@ def test_bad_news_is_told_as_plainly(gain: float, higher_is_better: bool, answer
     page_text = report_page(made_up_comparison(gain, higher_is_better=higher_is_better))
     page = Page(page_text)
     assert page.texts["p"][1].strip() == answer
+    assert not page.texts["p"][2].startswith(answer)  # which is said once
+    assert page.texts["p"][2][0].isupper()
     (section,) = (attributes for tag, attributes in page.elements if attributes.get("id") == "verdict")
     assert section["class"] == f"verdict {sense}"
     assert ("← worse" in page_text) == higher_is_better

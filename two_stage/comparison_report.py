@@ -195,10 +195,12 @@ def _verdict(comparison: dict[str, Any]) -> dict[str, Any]:
     if verdict is None:
         sentence = "Base and the first arm share no finished seed with the most labels, so nothing can be said of it."
         return {"answer": "No verdict", "sense": "open", "sentence": sentence, "more": "", "strip": None, "mean": ""}
+    answer = ANSWERS.get(verdict["word"], verdict["word"])
+    sentence = verdict["sentence"].removeprefix(f"{answer}: ")  # the answer stands above it
     return {
-        "answer": ANSWERS.get(verdict["word"], verdict["word"]),
+        "answer": answer,
         "sense": SENSES.get(verdict["word"], "open"),
-        "sentence": verdict["sentence"],
+        "sentence": sentence[:1].upper() + sentence[1:],
         "more": verdict["more"],
         "strip": _strip(headline, headline["mean"], _scale([headline])) if headline else None,
         "mean": _with_unit(headline["mean"], comparison) if headline else "",
