@@ -67,7 +67,7 @@ def test_sentiment_learns_from_it(stage_one: Path, tmp_path: Path) -> None:
     call = ["--checkpoint", str(stage_one), "--train_file", f"{data}/train.csv", "--test_file", f"{data}/test.csv"]
     call += ["--labels", "negative", "neutral", "positive", "--output_dir", str(tmp_path / "sentiment")]
     call += ["--learning_rate", "1e-4", "--head_learning_rate", "5e-4", "--num_train_epochs", "3"]
-    scores = run_sentiment.main([*call, *QUICK, "--max_train_samples", "800"])
+    scores = run_sentiment.main([*call, *QUICK, "--max_train_samples", "500"])
     assert scores["test_accuracy"] > 0.62
 
 
