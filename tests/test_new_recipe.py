@@ -161,6 +161,14 @@ def test_entities_of_other_tools_are_written_in_one_form(mine: Path, entity: Any
     assert row["entities"] == [{"start": 0, "end": 4, "label": "LOC"}]
 
 
+def test_columns_in_a_bio_file_are_read(mine: Path) -> None:
+    """As run_ner.py reads them, by either of the two usual endings."""
+    text = "".join(f"Oslo B-LOC\ngrew O\n{i} O\n\n" for i in range(40))
+    (mine / "places.bio").write_text(text, encoding="utf-8")
+    make("--entities", "places.bio")
+    assert len(Path("recipes/mine/data/ner_train.jsonl").read_text(encoding="utf-8").splitlines()) == 32
+
+
 def test_many_numbers_are_scores(mine: Path) -> None:
     """They are predicted as they are."""
     rows = (mine / "texts.csv").read_text(encoding="utf-8").splitlines()[1:]
