@@ -221,7 +221,7 @@ class RecipeLoader(yaml.BaseLoader):
     depth = 0  # of mappings around what is read
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping of texts."""
+        """A mapping whose keys differ."""
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen if isinstance(key, yaml.ScalarNode) else False:
@@ -247,10 +247,10 @@ class RecipeLoader(yaml.BaseLoader):
 
 
 def read_recipe(path: str) -> dict[str, Any]:
-    """The keys and values of a recipe, every scalar as the text that stands in the file.
+    """The keys and values of a recipe, every flag's value as the text that stands in the file.
 
     BaseLoader leaves scalars as text, so that argparse gives them their type: YAML 1.1 would read `5e-5` as a
-    word and `no` as False. It builds nothing but text, lists and dicts.
+    word and `no` as False. It builds nothing but text, lists and dicts, and within a mapping what JSON has besides.
 
     Raises:
         Refusal: no such file, not YAML, a key twice, or not a flat mapping.
