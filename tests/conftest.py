@@ -34,11 +34,17 @@ VERBS = "rose fell grew sank held slid jumped dropped eased firmed".split()
 PLACES = "Oslo Lima Turin Perth Quito".split()
 
 
+def pytest_collection() -> None:
+    """Import all tests with no look for garbage, which would take a tenth of the time."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Set up a process that is about to run tests."""
     import torch
 
     torch.set_num_threads(1)  # sums come out alike on every machine, and tiny models gain nothing from a second
+    gc.enable()
     gc.freeze()  # a run ends with a collection of garbage: a quarter of a second, if it looked at what was imported
 
 

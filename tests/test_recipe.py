@@ -1,7 +1,9 @@
 """A recipe is a saved command line: its values get their types, typed flags win, and what is wrong is refused."""
 
+import gc
 import re
 import shlex
+import sys
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -23,8 +25,8 @@ import run_pretraining
 import run_sentiment
 from tests.test_documents import DOCUMENTS
 from two_stage import report
-from two_stage.exits import Refusal
-from two_stage.recipe import parse_flags, parse_settings, read_recipe, recipe_text
+from two_stage.exits import Refusal, run_script
+from two_stage.recipe import help_if_asked, parse_flags, parse_settings, read_recipe, recipe_text
 from two_stage.runs import changed_settings
 
 REPOSITORY = Path(__file__).parent.parent
@@ -623,3 +625,17 @@ def test_negative_numbers_are_no_flags(bins: list[str], tmp_path: Path) -> None:
     assert settings.bins == [float(edge) for edge in bins]
     (tmp_path / "again.yaml").write_text(recipe_text(recipe, "run_sentiment.py", tmp_path), encoding="utf-8")
     assert parse_flags(["--recipe", str(tmp_path / "again.yaml")], *dataclasses, "", "")[0] == settings
+
+
+def test_imports_are_not_looked_through_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the flags to the script's main nothing is collected; in main it is, and what was there before is left."""
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["run_sentiment.py"])
+    try:
+        help_if_asked("Stage two.", run_sentiment.Settings)
+        seen.append(gc.isenabled())
+        with pytest.raises(SystemExit):
+            run_script(lambda _: seen.append(gc.isenabled() and gc.get_freeze_count() > 100_000))
+    finally:
+        gc.enable()
+    assert seen == [False, True]

@@ -1,5 +1,6 @@
 """How a script ends: 0 done, 1 failed, 2 refused, 143 or 130 stopped by SIGTERM or Ctrl-C; and a line that says why."""
 
+import gc
 import os
 import signal
 import sys
@@ -117,6 +118,8 @@ def run_script(main: Callable[[list[str]], object]) -> NoReturn:
 
     A bare `--debug` shows the traceback of a refusal or failure; with a value it is TrainingArguments' own.
     """
+    gc.freeze()  # all that was imported: Trainer asks for collections, which would look it through
+    gc.enable()
     script, argv = Path(sys.argv[0]).name, sys.argv[1:]
     debug = "--debug" in argv
     for number in STOP_SIGNALS:

@@ -78,6 +78,11 @@ class Checkpoint:
         """The SHA-256 of the weights' file, as it stands when it is first asked for."""
         return file_sha256(self.weights) if self.weights else None
 
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """See the function; of the tokenizer as it is when it is first asked for."""
+        return tokenizer_sha256(self.tokenizer)
+
     @property
     def config_sha256(self) -> str:
         """The SHA-256 of the config as it is now, whatever version of transformers wrote it."""
@@ -294,7 +299,7 @@ def _check_lineage(checkpoint: Checkpoint) -> None:
         raise Refusal(f"checkpoint {checkpoint.name}: its {WEIGHTS} is gone; copy it anew")
     if made.get("weights_sha256") not in (None, checkpoint.weights_sha256):
         raise Refusal(f"checkpoint {checkpoint.name}: {WEIGHTS} is not the file that its {LINEAGE} names")
-    if made.get("tokenizer_sha256") not in (None, tokenizer_sha256(checkpoint.tokenizer)):
+    if made.get("tokenizer_sha256") not in (None, checkpoint.tokenizer_sha256):
         raise Refusal(f"checkpoint {checkpoint.name}: its tokenizer is not the one that it was trained with")
 
 

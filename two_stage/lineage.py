@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from two_stage.exits import Refusal, say
-from two_stage.handoff import Checkpoint, tokenizer_sha256
+from two_stage.handoff import Checkpoint
 from two_stage.redaction import redacted
 from two_stage.tables import check_files, file_format, file_sha256
 
@@ -51,13 +51,13 @@ def trace_lineage(
             "from_hub": not Path(checkpoint.name).is_dir(),
             "weights_sha256": checkpoint.weights_sha256,
             "config_sha256": checkpoint.config_sha256,
-            "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
+            "tokenizer_sha256": checkpoint.tokenizer_sha256,
             "lineage": checkpoint.lineage,
         },
         "data": {flag: {redacted(path): file_sha256(path) for path in files} for flag, files in given.items()},
         "rows_a_step": rows_a_step,
         "precision": precision,
-        "tokenizer_sha256": tokenizer_sha256(checkpoint.tokenizer),
+        "tokenizer_sha256": checkpoint.tokenizer_sha256,
         "versions": _versions(),
         "commit": _commit(),
     }
