@@ -143,7 +143,7 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def touch_memory(gigabytes: float = 6) -> None:
+def touch_memory(gigabytes: float = 4) -> None:
     """Take memory once and give it back: a virtual machine gets a page from its host at the page's first use.
 
     That takes some 2 s a gigabyte more than later uses, and would be counted against whoever has its turn first.
