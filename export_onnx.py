@@ -35,7 +35,7 @@ from two_stage.exits import Failure, Refusal, run_script, say
 from two_stage.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
 from two_stage.labelled_texts import SENTIMENT_MODELS
 from two_stage.recipe import check_range, parse_settings
-from two_stage.tables import check_files, read_rows, told
+from two_stage.tables import broken_text, check_files, read_rows, told
 from two_stage.tagged_sentences import ENTITY_MODELS
 
 MODELS: dict[str, type[PreTrainedModel]] = dict.fromkeys(SENTIMENT_MODELS, SentimentModel)
@@ -112,6 +112,8 @@ def comparison_texts(settings: Settings, checkpoint: Checkpoint) -> tuple[list[l
         if not all(isinstance(part, str) and part.strip() for part in [text, *pair]):
             asked = "--text_column" + " and --text_pair_column" * paired
             raise Refusal(f"{place}: no text in column {settings.text_column}; found {told(row)}; name it by {asked}")
+        if any(map(broken_text, [str(text), *map(str, pair)])):
+            raise Refusal(f"{place}: holds half of a character (a lone surrogate); mend the text")
         texts.append([str(text), *map(str, pair)])
     if not texts:
         raise Refusal(f"{', '.join(files)}: no row in it; name another --test_file")

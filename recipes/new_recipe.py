@@ -30,11 +30,13 @@ from two_stage.exits import OneLineParser, Refusal, run_script, say
 from two_stage.handoff import Checkpoint, open_checkpoint
 from two_stage.labelled_texts import label_name
 from two_stage.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
-from two_stage.recipe import comment
+from two_stage.recipe import comment, like_a_flag
 from two_stage.report import markdown_cell
 from two_stage.tables import (
+    LARGEST,
     PlacedRow,
     Row,
+    broken_text,
     check_files,
     column_value,
     file_format,
@@ -127,7 +129,8 @@ def read_corpus(files: list[str], asked: str | None, checkpoint: Checkpoint) -> 
     documents = len(seen) if len(seen) < LOOKED_AT else sum(map(count_documents, files))
     if documents < 4:
         raise Refusal(
-            f"{', '.join(files)}: {documents} document(s); four at least are needed, to train on and to hold out"
+            f"{', '.join(files)}: {documents} document(s); four at least are needed, to train on and to hold out (in a "
+            ".txt a blank line ends a document)"
         )
     rows = tokenize_documents(seen, corpus_tokenizer(checkpoint.tokenizer))
     tokens = round(sum(len(ids) for ids, _ in rows) * documents / len(seen))
@@ -149,7 +152,7 @@ def read_sentiment(
         Refusal: a file or row that cannot be read, a row without text or label, or one label alone.
     """
     check_files(files, LABELLED_FORMATS)
-    parts = []
+    parts, first = [], dict[str, str]()  # label → the place of its first row
     for path in files:
         placed = list(read_rows(path))
         if not placed:
@@ -160,6 +163,8 @@ def read_sentiment(
         )
         say(f"{path}: texts in column {columns[0]}, labels in column {columns[1]}")
         parts.append([labelled_row(row, *columns) for row in placed])
+        for (place, _), row in zip(placed, parts[-1], strict=True):
+            first.setdefault(row["label"], place)
     names = Counter(row["label"] for part in parts for row in part)
     if len(names) < 2:
         raise Refusal(f"{files[0]}: one label alone, {told(names)}; there must be two to tell apart")
@@ -173,6 +178,7 @@ def read_sentiment(
         scored = [[{"text": row["text"], "score": as_number(row["label"])} for row in part] for part in parts]
         splits = split_parts(scored, seed, None)
         return Labelled(splits, token_counts(splits["train"], checkpoint), [])
+    check_labels(names, first)
     labels, is_ordered = ordered_labels(list(names))
     splits = split_parts(parts, seed, "label")
     return Labelled(splits, token_counts(splits["train"], checkpoint), labels, is_ordered)
@@ -182,11 +188,14 @@ def labelled_row(row: PlacedRow, text: str, label: str) -> Row:
     """A row of a text and a label.
 
     Raises:
-        Refusal: one of them is missing.
+        Refusal: one of them is missing, or a label that is no word or no number of a float's size.
     """
     name = label_name(column_value(row, label, "label_column")).strip()
     if not name:
         raise Refusal(f"{row[0]}: column {label} is empty; label the row, or take it out")
+    if broken_text(name) or like_a_flag(name) or abs(as_number(name) or 0.0) > LARGEST:
+        shown = name.encode(errors="replace").decode()[:40]
+        raise Refusal(f"{row[0]}: label {shown} is no word that a recipe can hold; call it something else, or mend it")
     return {"text": text_value(row, text, "text_column"), "label": name}
 
 
@@ -194,6 +203,25 @@ def as_number(name: str) -> float | None:
     """The number that a label is or begins with, as "4 stars" does; else None."""
     match = re.match(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(?=\s|$)", name)
     return float(match[0]) if match else None
+
+
+def check_labels(names: Counter[str], first: dict[str, str]) -> None:
+    """Refuse two labels that must be meant as one: `positive` and `Positive`, `1` and `1.0`.
+
+    Args:
+        names: label → its rows.
+        first: label → the place of its first row.
+    """
+    seen: dict[Any, str] = {}
+    for name, _ in names.most_common():
+        number = as_number(name) if " " not in name else None
+        key = name.casefold() if number is None else number
+        if key in seen:
+            raise Refusal(
+                f"{first[name]}: label {name!r}, and {seen[key]!r} in other rows; spaces and capitals count: write one "
+                "of them everywhere"
+            )
+        seen[key] = name
 
 
 def ordered_labels(names: list[str]) -> tuple[list[str], bool]:
@@ -219,12 +247,15 @@ class TagColumns:
     labels: list[str] | None = None
 
 
-def read_entities(files: list[str], asked: dict[str, str | None], seed: int, checkpoint: Checkpoint) -> Labelled:
+def read_entities(
+    files: list[str], asked: dict[str, str | None], tags: list[str] | None, seed: int, checkpoint: Checkpoint
+) -> Labelled:
     """Sentences of tagged words, or texts with entities as character spans.
 
     Args:
         files: one, or train, validation and test.
         asked: which columns hold `tokens`, `ner_tags`, `text` and `entities`; None: those of usual names.
+        tags: what numbered tags are called, in their order.
         seed: of splits that are drawn.
         checkpoint: whose tokenizer counts pieces.
 
@@ -232,7 +263,7 @@ def read_entities(files: list[str], asked: dict[str, str | None], seed: int, che
         Refusal: a file or row that cannot be read, a row without tags, or no entity at all.
     """
     check_files(files, LABELLED_FORMATS)
-    parts = [[entity_row(row, asked) for row in read_rows(path)] for path in files]
+    parts = [[entity_row(row, asked, tags) for row in read_rows(path)] for path in files]
     if empty := [path for path, part in zip(files, parts, strict=True) if not part]:
         raise Refusal(f"{empty[0]}: no row in it; write some, or leave the file out")
     splits = {name: documents_together(rows) for name, rows in split_parts(parts, seed, None).items()}
@@ -246,7 +277,7 @@ def read_entities(files: list[str], asked: dict[str, str | None], seed: int, che
     return Labelled(splits, token_counts(splits["train"], checkpoint), sorted(types))
 
 
-def entity_row(row: PlacedRow, asked: dict[str, str | None]) -> Row:
+def entity_row(row: PlacedRow, asked: dict[str, str | None], tags: list[str] | None) -> Row:
     """A row in the forms that run_ner.py reads by itself, checked as it will check it."""
     names = {str(name).lower(): name for name in row[1]}
     found: dict[str, Any] = {}
@@ -266,7 +297,9 @@ def entity_row(row: PlacedRow, asked: dict[str, str | None]) -> Row:
             "--tokens_column and --tags_column, or --text_column and --entities_column (CoNLL columns: a file .conll)"
         )
     kept = {name: found[name] for name in (*pair, "document") if found[name] is not None}
-    read_sentence((row[0], kept), TagColumns(), None)  # type: ignore[arg-type]  # the rest of the flags says where rows are
+    sentence = read_sentence((row[0], kept), TagColumns(), tags)  # type: ignore[arg-type]  # other flags say where rows are
+    if tags and "ner_tags" in kept:
+        kept["ner_tags"] = sentence.tags
     if "entities" in kept:  # in one form, whatever tool wrote them
         spans = entity_list((row[0], kept), kept["text"], "entities")
         kept["entities"] = [{"start": start, "end": stop, "label": kind} for start, stop, kind in spans]
@@ -359,7 +392,7 @@ def pretraining_lines(
     epochs = 10 if corpus.tokens < 1_000_000 else 3 if corpus.tokens < 10_000_000 else 1
     times = next((times for times in (8, 4, 2) if pairs * epochs / (32 * times) >= LEAST_STEPS), 1)
     steps = math.ceil(pairs / (32 * times))
-    fraction = round(min(0.1, max(0.005, 200 / corpus.documents, 2.1 / corpus.documents)), 3)
+    fraction = round(min(0.1, max(0.005, 200 / corpus.documents)), 3)
     if corpus.documents * fraction < 2:
         fraction = round(2.1 / corpus.documents, 3)
     held_out = [f"{folder}/data/{stem}_test.{ENDINGS[stem]}" for stem in made]
@@ -511,6 +544,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--label_column", help="of labels, where it is none of the usual names")
     for name, what in (("tokens", "words"), ("tags", "the words' tags"), ("entities", "character spans")):
         parser.add_argument(f"--{name}_column", help=f"of {what}, where it is none of the usual names")
+    parser.add_argument("--labels", nargs="+", help="what numbered tags are called, in their order: O B-PER I-PER ...")
     parser.add_argument("--folder", type=Path, help="where to write it (recipes/NAME)")
     parser.add_argument("--seed", type=int, default=13, help="of splits that are drawn (%(default)s)")
     args = parser.parse_args(argv)
@@ -519,6 +553,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = args.folder or Path("recipes") / args.name
     if folder.exists():
         raise Refusal(f"{folder}: is there already, and nothing is written over; give another name, or move it")
+    if not next(parent for parent in folder.absolute().parents if parent.exists()).is_dir():
+        raise Refusal(f"{folder}: a file is in the way; name another --folder")
     given = {"sentiment": args.sentiment, "ner": args.entities}
     if not any(given.values()):
         raise Refusal("--sentiment and --entities: give one at least; stage one alone needs no recipe but its command")
@@ -531,7 +567,9 @@ def main(argv: list[str] | None = None) -> None:
         made["sentiment"] = read_sentiment(args.sentiment, args.text_column, args.label_column, args.seed, checkpoint)
     if args.entities:
         asked = {"tokens": args.tokens_column, "ner_tags": args.tags_column, "entities": args.entities_column}
-        made["ner"] = read_entities(args.entities, asked | {"text": args.text_column}, args.seed, checkpoint)
+        made["ner"] = read_entities(
+            args.entities, asked | {"text": args.text_column}, args.labels, args.seed, checkpoint
+        )
     corpus = read_corpus(args.corpus, args.corpus_column, checkpoint)
     try:
         write_recipe(args.name, folder, corpus, made, checkpoint)

@@ -216,7 +216,17 @@ TABLES = {
     "a row too short": BadFile(
         (SENTIMENT,), "a.tsv", b"text\tlabel\na\n", ("row 1 (line 2): 1 fields", "double quotes")
     ),
-    "an open quote": BadFile(TABLE_READERS, "a.csv", CSV + b'"a,bad\nb,bad\n', ("line 5", "is a quote left open?")),
+    "an open quote": BadFile(
+        TABLE_READERS, "a.csv", CSV + b'"a,bad\nb,bad\n', ("row 3 (line 4)", "is a quote left open?")
+    ),
+    "an open quote in tabs": BadFile(
+        (SENTIMENT,),
+        "a.tsv",
+        b'text\tlabel\nup\tgood\n"what\tbad\ndown\tbad\ncalled art"\tgood\n',
+        ("row 2 (line 3)", "is a quote left open?"),
+    ),
+    "a blank first line": BadFile((SENTIMENT,), "a.csv", b"\n" + CSV, ("line 1: names no column",)),
+    "Excel's first line": BadFile((SENTIMENT,), "a.csv", b"sep=,\n" + CSV, ("line 1: sep= is Excel's", "take")),
     "semicolons": BadFile(
         (SENTIMENT,), "a.csv", CSV.replace(b",", b";"), ("row 1: no column text; found text;label", "by semicolons?")
     ),

@@ -179,6 +179,7 @@ def test_a_graph_of_other_weights_is_noticed(sentiment: Path, exported: dict[str
             ["--checkpoint", "RUN", "--test_file", "TEXTS", "--text_column", "words"],
             "row 1: no text in column words; found text, label",
         ),
+        (["--checkpoint", "RUN", "--test_file", "HALF"], "row 1: holds half of a character"),
         (["--checkpoint", "RUN", "--least_agreement", "2"], "between 0 and 1"),
         (["--checkpoint", "RUN", "--int9"], "did you mean int8"),
     ],
@@ -188,6 +189,8 @@ def test_what_cannot_be_exported_is_refused(
 ) -> None:
     """In one line."""
     places = {"TINY": str(tiny_folder), "RUN": str(sentiment), "TEXTS": str(data_folder / "texts.csv")}
+    places["HALF"] = str(tmp_path / "half.jsonl")
+    (tmp_path / "half.jsonl").write_text(r'{"text": "a\ud800"}' + "\n", encoding="utf-8")
     with pytest.raises(Refusal, match=needle):
         export_onnx.main([*(places.get(flag, flag) for flag in flags), "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

@@ -333,6 +333,18 @@ def test_a_test_file_has_all_labels_or_none(flags: dict[str, Any], label: dict[s
     assert split.gold.tolist() == [2, 2]
 
 
+@pytest.mark.parametrize(("flags", "has_gold"), [({}, False), ({"score_column": "label"}, True)])
+def test_hidden_labels_are_none(flags: dict[str, Any], has_gold: bool, tmp_path: Path) -> None:
+    """-1 is what data sets of the Hub have for the labels of a test split; as a score it is one."""
+    paths = table(tmp_path, "test.jsonl", [{"text": "Profit rose.", "label": -1}, {"text": "It fell.", "label": -1}])
+    split = read_texts(Source(tuple(paths)), Settings(**flags), Scale(SHADES, [0, 1]), labelled=False)
+    assert (split.gold is not None) == has_gold
+    named = Scale(["-1", "0", "1"], None)
+    assert read_texts(Source(tuple(paths)), Settings(), named, labelled=False).gold is not None
+    with pytest.raises(Refusal, match="row 1: label -1 is none of"):
+        read_texts(Source(tuple(paths)), Settings(), SCALE, labelled=True)
+
+
 def test_shares_of_some_labels_are_not_taken_for_none(tmp_path: Path) -> None:
     """A column a label; of a test file too, one that lacks is told, and the file is not predicted as if unlabelled."""
     paths = table(tmp_path, "a.jsonl", [{"text": "Profit rose.", "bad": 0, "good": 1}])

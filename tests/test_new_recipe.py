@@ -226,6 +226,12 @@ def test_documents_of_one_sentence_have_no_next(mine: Path) -> None:
         (["--sentiment", "odd.csv"], "no column of a usual name"),
         (["--sentiment", "hole.csv"], "hole.csv row 2: column label is empty"),
         (["--sentiment", "ids.csv"], "is it the right column"),
+        (["--sentiment", "case.csv"], "case.csv row 3: label 'Bad', and 'bad' in other rows"),
+        (["--sentiment", "ones.csv"], "ones.csv row 3: label '1.0', and '1' in other rows"),
+        (["--sentiment", "flag.csv"], "flag.csv row 2: label -- is no word"),
+        (["--sentiment", "huge.csv"], "huge.csv row 1: label 1e400 is no word"),
+        (["--sentiment", "texts.csv", "--folder", "texts.csv/x"], "a file is in the way"),
+        (["--entities", "numbers.jsonl"], "--labels O B-PER"),
         (["--entities", "texts.csv"], "texts.csv row 1: no tokens and ner_tags"),
         (["--entities", "bare.jsonl"], "no entity in any row"),
         (["--entities", "short.jsonl"], "short.jsonl row 1: 2 tokens but 1 tags"),
@@ -242,6 +248,10 @@ def test_what_cannot_be_used_is_refused_in_one_line(mine: Path, flags: list[str]
     rows = [{"tokens": [word, "rose"], "ner_tags": ["O", "O"]} for word in "abcdefghijkl"]
     Path("bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     Path("short.jsonl").write_text('{"tokens": ["a", "b"], "ner_tags": ["O"]}\n', encoding="utf-8")
+    for name, labels in {"case": "bad bad Bad good", "ones": "1 1 1.0 2", "flag": "o --", "huge": "1e400 2"}.items():
+        rows_of = "".join(f"t {i},{label}\n" for i, label in enumerate(labels.split()))
+        Path(f"{name}.csv").write_text(f"text,label\n{rows_of}", encoding="utf-8")
+    Path("numbers.jsonl").write_text('{"tokens": ["a", "b"], "ner_tags": [1, 0]}\n', encoding="utf-8")
     Path("few.txt").write_text("One.\nTwo.\n", encoding="utf-8")
     with pytest.raises(Refusal, match=told) as refusal:
         make(*flags)
@@ -276,6 +286,15 @@ def test_columns_of_other_names(mine: Path) -> None:
     new_recipe.main([*flags, "--entities", "marked.jsonl", "--text_column", "phrase", "--entities_column", "marks"])
     row = json.loads(Path("recipes/mine/data/ner_train.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert row["entities"] == [{"start": 0, "end": 4, "label": "ORG"}]
+
+
+def test_numbered_tags_are_named(mine: Path) -> None:
+    """By --labels, as run_ner.py takes them, and written as names, so that the recipe needs no flag for them."""
+    rows = [{"tokens": ["Ajax", word, "rose"], "ner_tags": [1, 2, 0]} for word in "abcdefghijkl"]
+    Path("numbers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    make("--entities", "numbers.jsonl", "--labels", "O", "B-ORG", "I-ORG")
+    row = json.loads(Path("recipes/mine/data/ner_train.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row["ner_tags"] == ["B-ORG", "I-ORG", "O"]
 
 
 def test_a_folder_is_whole_or_not_there(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -152,6 +154,32 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"b\.csv: is there already"):
         write_files(tmp_path, {"a.jsonl": [{"text": "x"}], "b.csv": [{"text": "y"}]})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.csv"]
+
+
+def rows_until(error: BaseException) -> Iterator[dict[str, str]]:
+    """A row, then an error."""
+    yield {"text": "x"}
+    raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no such label")])
+def test_no_table_is_half_written(error: BaseException, tmp_path: Path) -> None:
+    """Of those before the one that breaks off nothing is left either, so that the same call can be given again."""
+    with pytest.raises(type(error)):
+        write_files(tmp_path, {"a.csv": [{"text": "x"}], "b.jsonl": rows_until(error)})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_what_no_file_can_hold_is_refused(name: str, tmp_path: Path) -> None:
+    """Half of a character, by its row; a date is text; a file where the folder should be."""
+    with pytest.raises(Refusal, match=f"{name} row 2: holds half of a character"):
+        write_files(tmp_path, {name: [{"text": "x"}, {"text": "\ud83d"}]})
+    assert list(tmp_path.iterdir()) == []
+    write_files(tmp_path, {name: [{"text": "x", "document": date(2026, 1, 2)}]})
+    assert "2026-01-02" in (tmp_path / name).read_text(encoding="utf-8")
+    with pytest.raises(Refusal, match="cannot be made"):
+        write_files(tmp_path / name, {"b.csv": [{"text": "x"}]})
 
 
 # --- The authors' own formats, made up --------------------------------------------------------------------------------

@@ -474,19 +474,18 @@ def test_model_card_says_where_nothing_was_held_out(tmp_path: Path, scores: dict
 
 
 def test_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It prints the finished runs among the folders."""
-    report.main([str(finished(tmp_path / "one", eval_f1=0.5)), str(tmp_path / "none")])
+    """It prints the finished runs among the folders, and then refuses the others."""
+    with pytest.raises(Refusal, match="none: no finished run"):
+        report.main([str(finished(tmp_path / "one", eval_f1=0.5)), str(tmp_path / "none")])
     assert "entity F1 0.500 (validation)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folders", [[], ["nowhere"]])
 def test_report_command_of_no_run_fails(folders: list[str]) -> None:
-    """The exit code is not zero, and the message names the file that is missing."""
-    with pytest.raises(SystemExit) as ended:
+    """The message names the folder and the file that is missing."""
+    with pytest.raises(Refusal, match=r"all_results\.json") as refusal:
         report.main(folders)
-    assert ended.value.code
-    assert "all_results.json" in str(ended.value.code)
-    assert all(folder in str(ended.value.code) for folder in folders)
+    assert all(folder in str(refusal.value) for folder in folders)
 
 
 # --- One run a folder -------------------------------------------------------------------------------------------------

@@ -223,6 +223,10 @@ def test_conll_gives_back_what_was_written(tmp_path: Path, file: tuple[str, list
         ("# text = O Canada", True),
         ("# newdoc id = O", True),
         ("#\thttp://x.org", True),
+        ("#x\thttp://x.org", False),
+        ("#Oslo\t1", False),
+        ("#Oslo 1", False),
+        ("# sent 12", True),
         ("#global.columns ID FORM", True),
         ("# OO", True),
         ("# X-MISC", True),
@@ -238,6 +242,16 @@ def test_lines_that_begin_with_a_hash(tmp_path: Path, line: str, is_comment: boo
         assert words == [["a"] if is_comment else [columns[0]] * (lines.count("\n") - 1) + ["a"]]
     behind = values(write(tmp_path / "a.conll", f"{rest}\n{re.sub(' ', chr(9), line)}\n".encode()))
     assert behind[0]["tokens"] == ["a", columns[0]]
+
+
+def test_a_file_counts_once(tmp_path: Path) -> None:
+    """By whatever path it is given again; a copy of it is another file."""
+    path = write(tmp_path / "a.csv", b"text\na\n")
+    copy = write(tmp_path / "b.csv", b"text\na\n")
+    tables.check_files([path, copy], ("csv",))
+    for again in (path, f"{tmp_path}/../{tmp_path.name}/a.csv"):
+        with pytest.raises(Refusal, match="is given twice"):
+            tables.check_files([path, copy, again], ("csv",))
 
 
 def test_a_hash_alone_is_a_word_of_a_file_of_words(tmp_path: Path) -> None:
@@ -483,7 +497,7 @@ BAD_FILES = {
     "damaged gzip": ("a.csv.gz", NO_GZIP_STREAM, ["gzip"]),
     "no zstd": ("a.csv.zst", b"text\na\n", ["zstd"]),
     "cut zstd": ("a.jsonl.zst", packed_by_zstd(bytes(range(32, 127)) * 50)[:-20], ["zstd"]),
-    "open quote": ("a.csv", b'text,label\na,b\n"c,d\ne,f\n', ["line 4", "quote"]),
+    "open quote": ("a.csv", b'text,label\na,b\n"c,d\ne,f\n', ["row 2 (line 3)", "quote"]),
     "text behind a quote": ("a.csv", b'text,label\na,b\n"c" d,e\n', ["line 3", "quote"]),
     "too many fields": ("a.csv", b"text,label\na,b\na, b,c\n", ["row 2 (line 3)", "3 fields", "double quotes"]),
     "too few fields": ("a.tsv", b"text\tlabel\na\n", ["row 1", "1 fields", "double quotes"]),

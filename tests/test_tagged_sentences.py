@@ -460,6 +460,12 @@ def test_what_annotation_tools_write(row: dict[str, Any], column: str, tmp_path:
     assert split.sentences[0].words == ["Oslo", "Bank", "rose", "in", "Lima", "."]
 
 
+def test_prodigys_rows_are_texts_without_their_spans_too() -> None:
+    """As --predict_file and an unlabelled test file read them: what it calls tokens are places, no words."""
+    row = {"text": OSLO, "tokens": [{"text": "Oslo", "start": 0, "end": 4, "id": 0}]}
+    assert read_sentence(("a.jsonl row 1", row), Settings(), None).words == ["Oslo", "Bank", "rose", "in", "Lima", "."]
+
+
 def test_conll_2003_as_it_was_given_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """IOB1 of four columns; two entities side by side; any column may be the tags."""
     split, types = train_on(tmp_path, "eng.train.conll", CONLL_2003)

@@ -110,7 +110,7 @@ def outlive_one_stop(worker: int) -> None:
 def say(text: str) -> None:
     """Print once, however many processes say it."""
     if int(os.environ.get("RANK", 0)) == 0:
-        print(text, flush=True)
+        print(_printable(text, kept="\n"), flush=True)
 
 
 def run_script(main: Callable[[list[str]], object]) -> NoReturn:
@@ -148,8 +148,13 @@ def run_script(main: Callable[[list[str]], object]) -> NoReturn:
 
 
 def _one_safe_line(text: str) -> str:
-    """One line without secrets, and without what a terminal would obey: names and texts of files may stand in it."""
-    return redacted("".join(letter if letter.isprintable() else " " for letter in text))
+    """One line without secrets, and without what a terminal would obey."""
+    return redacted(_printable(text))
+
+
+def _printable(text: str, kept: str = "") -> str:
+    """Text without what a terminal would obey, but for `kept`: names and texts of files may stand in it."""
+    return "".join(letter if letter.isprintable() or letter in kept else " " for letter in text)
 
 
 def end_stopped(script: str, stop: BaseException) -> NoReturn:

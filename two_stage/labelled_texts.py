@@ -100,7 +100,8 @@ def label_scale(settings: TextFlags, checkpoint: Checkpoint) -> Scale:
     trained, train = trained_scale(checkpoint), split_sources(settings).get("train")
     labels, is_regression = settings.labels, settings.loss == "regression"
     if labels and (len(set(labels)) < len(labels) or len(labels) == 1 or "" in labels):
-        raise Refusal(f"--labels {', '.join(labels)}: two at least are needed, none empty and none twice")
+        parted = "; part them by spaces" if len(labels) == 1 and "," in labels[0] else ""
+        raise Refusal(f"--labels {', '.join(labels)}: two at least are needed, none empty and none twice{parted}")
     if clashing := COLUMNS.intersection(labels or (trained.labels if trained else [])):
         raise Refusal(f"label {min(clashing)}: is a column of predictions.csv; call the label something else")
     if trained:
@@ -286,7 +287,9 @@ def read_texts(source: Source, settings: TextFlags, scale: Scale, labelled: bool
     texts = [text_value(row, settings.text_column, "text_column") for row in rows]
     pairs = second_texts(rows, settings)
     columns = label_columns(settings, scale)
-    said = [row for row in rows if labelled or any(row[1].get(column) not in (None, "") for column in columns)]
+    is_name = not (settings.score_column or settings.soft_labels or "-1" in scale.labels)
+    hidden = (None, "", -1) if is_name else (None, "")  # -1: of a data set's test split
+    said = [row for row in rows if labelled or any(row[1].get(column) not in hidden for column in columns)]
     found = [row_target(row, settings, scale) for row in said]
     if found and len(found) < len(rows):
         raise Refusal(f"{source.name}: {len(found)} of {len(rows)} rows have a label; label all or none")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from two_stage.exits import OneLineParser, Refusal, say
-from two_stage.tables import Row, told
+from two_stage.tables import Row, broken_text, told
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.1  # the share of the texts that validation gets, and that test gets
@@ -104,33 +104,49 @@ def write_files(folder: Path, files: Mapping[str, Iterable[Row]]) -> None:
     """Write tables, .csv or .jsonl by their names, or none of them.
 
     Raises:
-        Refusal: one of them is there already.
+        Refusal: one of them is there already, the folder cannot be made, or a row that no file can hold.
     """
     for name in files:
         if (folder / name).exists():
             raise Refusal(f"{folder / name}: is there already, and nothing is written over; move it, or --output_dir")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in files.items():
-        count = _write_csv(folder / name, rows) if name.endswith(".csv") else _write_jsonl(folder / name, rows)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(f"{folder}: cannot be made: {error.strerror}; name another folder") from error
+    partial = {name: folder / f".{name}.unfinished" for name in files}
+    try:
+        counts = {name: _write_table(partial[name], name, rows) for name, rows in files.items()}
+        for name, path in partial.items():
+            path.rename(folder / name)
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+    for name, count in counts.items():
         say(f"{folder / name}: {count:,} rows")
 
 
-def _write_csv(path: Path, rows: Iterable[Row]) -> int:
-    """Write rows under a header of the first one's columns; returns how many."""
-    count = 0
-    with open(path, "x", encoding="utf-8", newline="") as file:
+def _write_table(path: Path, name: str, rows: Iterable[Row]) -> int:
+    """Write rows as JSON objects, or to a .csv under a header of the first one's columns; returns how many.
+
+    Raises:
+        Refusal: half of a character in a row.
+    """
+    count, is_table = 0, name.endswith(".csv")
+    with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         for count, row in enumerate(rows, start=1):
-            if count == 1:
+            line = json.dumps(row, ensure_ascii=False, default=str)  # a date, say
+            if broken_text(line):
+                raise Refusal(
+                    f"{name} row {count}: holds half of a character (a lone surrogate); mend it at its source"
+                )
+            if is_table and count == 1:
                 writer.writerow(row)
-            writer.writerow(row.values())
+            if is_table:
+                writer.writerow(row.values())
+            else:
+                file.write(line + "\n")
     return count
-
-
-def _write_jsonl(path: Path, rows: Iterable[Row]) -> int:
-    """Write rows as objects, one a line; returns how many."""
-    with open(path, "x", encoding="utf-8", newline="\n") as file:
-        return sum(bool(file.write(json.dumps(row, ensure_ascii=False) + "\n")) for row in rows)
 
 
 class NamedFile(NamedTuple):

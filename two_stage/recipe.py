@@ -294,8 +294,7 @@ def recipe_flags(path: str, parser: FlagParser) -> list[str]:
             raise Refusal(f"{path}: key {key} has no value; leave the line out to take the default")
         if isinstance(value, list):
             for item in value:
-                is_flag = isinstance(item, str) and re.match(r"-\S+$", item) and not NEGATIVE_NUMBER.match(item)
-                if not isinstance(item, str) or is_flag:
+                if not isinstance(item, str) or like_a_flag(item):
                     held = repr(item[:60]) if isinstance(item, str) else f"a {type(item).__name__}"
                     raise Refusal(f"{path}: key {key} holds {held}; its items must be words, and none like a flag")
             flags += [f"--{key}", *value]
@@ -304,6 +303,11 @@ def recipe_flags(path: str, parser: FlagParser) -> list[str]:
         if any("\0" in flag for flag in flags):
             raise Refusal(f"{path}: key {key} holds a NUL, which no file's name may; take it out")
     return flags
+
+
+def like_a_flag(word: str) -> bool:
+    """Whether argparse would take an item of a list for a flag."""
+    return re.match(r"-\S+$", word) is not None and not NEGATIVE_NUMBER.match(word)
 
 
 def comment(text: str) -> str:

@@ -5,14 +5,13 @@ As a command, `python -m two_stage.report FOLDER …` prints one table of severa
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from two_stage.checkpoints import sync, told_if_unwritten
-from two_stage.exits import Refusal
+from two_stage.exits import Refusal, run_script
 from two_stage.hub import upload_run
 from two_stage.locks import unlock_folder
 from two_stage.redaction import redacted, redacted_values
@@ -266,19 +265,23 @@ def markdown_cell(text: str) -> str:
 
 
 def main(folders: list[str]) -> None:
-    """Print the table of the finished runs among `folders`, and one of each folder of several seeds."""
+    """Print the table of the finished runs among `folders`, and one of each folder of several seeds.
+
+    Raises:
+        Refusal: no folder, or one without a finished run; the others are printed before.
+    """
     seeds = [Path(folder, SEEDS) for folder in folders if Path(folder, SEEDS).is_file()]
     finished = [Path(folder) for folder in folders if Path(folder, RESULTS).is_file()]
-    if not finished and not seeds:
-        sys.exit(f"no finished run ({RESULTS}, {SEEDS}) in {' '.join(folders) or 'no folder'}")
+    others = [folder for folder in folders if not {Path(folder), Path(folder, SEEDS)} & {*finished, *seeds}]
     if finished:
         print(f"\n{summary_table(finished)}\n")
     for path in seeds:
         print(f"\n{path.parent}\n{seeds_table(json.loads(path.read_text(encoding='utf-8')))}\n")
+    if others or not folders:
+        raise Refusal(
+            f"{', '.join(others) or 'no folder'}: no finished run ({RESULTS} or {SEEDS}); name those that are"
+        )
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except Refusal as refusal:
-        sys.exit(str(refusal))
+    run_script(main)

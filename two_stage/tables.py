@@ -59,13 +59,15 @@ def archive(path: str) -> str | None:
 
 
 def check_files(paths: list[str], formats: tuple[str, ...]) -> None:
-    """Refuse before any work a file that is not there, is empty, is UTF-16, or is of a format that nobody reads here.
+    """Refuse before any work a file that is not there, given twice, empty, UTF-16, or of a format that nobody reads.
 
     Raises:
         Refusal: naming the file and what would do instead.
     """
-    for path in paths:
+    for number, path in enumerate(paths):
         _check_opens(path)
+        if any(os.path.samefile(path, other) for other in paths[:number]):
+            raise Refusal(f"{path}: is given twice, and each row would count twice; name it once")
         if Path(path).stat().st_size == 0:
             raise Refusal(f"{path}: the file is empty; write it anew, or leave it out")
         if file_format(path) not in formats:
@@ -196,21 +198,45 @@ def read_rows(path: str) -> Iterator[PlacedRow]:
 
 def _read_csv(path: str) -> Iterator[PlacedRow]:
     """Rows of comma- or tab-separated values under a header line."""
+    separator, number, behind = "\t" if file_format(path) == "tsv" else ",", 0, 0  # the line that a row is behind
     with open_text(path) as file:
-        rows = csv.reader(file, delimiter="\t" if file_format(path) == "tsv" else ",", strict=True)
+        rows = csv.reader(file, delimiter=separator, strict=True)
         try:
-            header = next(rows, [])
-            if len(set(header)) < len(header):
-                raise Refusal(f"{path} line 1: two columns have the same name: {told(header)}; rename one")
-            for number, fields in enumerate((fields for fields in rows if fields), start=1):
-                if len(fields) != len(header):
-                    raise Refusal(
-                        f"{path} row {number} (line {rows.line_num}): {len(fields)} fields, the header has "
-                        f'{len(header)}; put a text that holds a separator in "double quotes"{separator_hint(header)}'
-                    )
-                yield f"{path} row {number}", dict(zip(header, fields, strict=True))
+            header = next(rows, None)
+            if header is None:
+                return
+            _check_header(path, header)
+            behind = rows.line_num
+            for fields in rows:
+                if fields:
+                    number += 1
+                    place = f"{path} row {number} (line {behind + 1})"
+                    if len(fields) != len(header):
+                        raise Refusal(
+                            f"{place}: {len(fields)} fields, the header has {len(header)}; put a text that holds a "
+                            f'separator in "double quotes"{separator_hint(header)}'
+                        )
+                    # what lies between two quotes that were meant as such
+                    if separator == "\t" and any("\t" in field and "\n" in field for field in fields):
+                        raise Refusal(
+                            f"{place}: a field holds tabs and whole lines; is a quote left open? if not, write "
+                            "the text without tabs"
+                        )
+                    yield f"{path} row {number}", dict(zip(header, fields, strict=True))
+                behind = rows.line_num
         except csv.Error as error:
-            raise Refusal(f"{path} line {rows.line_num}: {told_error(error)}; is a quote left open?") from error
+            where = f"row {number + 1} (line {behind + 1})" if behind else "line 1"
+            raise Refusal(f"{path} {where}: {told_error(error)}; is a quote left open?") from error
+
+
+def _check_header(path: str, header: list[str]) -> None:
+    """Refuse a first line that does not name the columns, each once."""
+    if len(set(header)) < len(header):
+        raise Refusal(f"{path} line 1: two columns have the same name: {told(header)}; rename one")
+    if not any(header):
+        raise Refusal(f"{path} line 1: names no column; the first line must hold the columns' names")
+    if header[0].lower().startswith("sep="):
+        raise Refusal(f"{path} line 1: {header[0]} is Excel's and names no column; take the line out")
 
 
 def _read_jsonl(path: str) -> Iterator[PlacedRow]:
@@ -352,12 +378,15 @@ def _conll_cells(line: str) -> list[str]:
 
 
 def _is_comment(line: str, cells: list[str]) -> bool:
-    """Whether a line before a sentence's first word is a comment: it begins with # and no cell behind looks like a tag.
+    """Whether a line before a sentence's first word is a comment: it begins with # and has nothing of a word's line.
 
-    So `# O` and `#hashtag B-MISC` are words, and so is a lone `#` in a file of words alone.
+    That is a cell like a tag or, behind a # with letters, a tab or a number for its tag. So `# O` and `#hashtag B-MISC`
+    are words, and so is a lone `#` in a file of words alone; GermEval's `#`, tab, address is a comment.
     """
-    is_one = len(cells) > 1 and not any(map(TAG.fullmatch, cells[1:]))
-    return line.startswith("#") and (is_one or COMMENT.fullmatch(line) is not None)
+    if not line.startswith("#") or COMMENT.fullmatch(line):
+        return line.startswith("#")
+    is_word = len(cells) == 1 or any(map(TAG.fullmatch, cells[1:]))
+    return not (is_word or (cells[0] != "#" and ("\t" in line or cells[-1].isdecimal())))
 
 
 def _check_cells(cells: list[str], columns: int, place: str) -> None:

@@ -59,6 +59,8 @@ def has_words(values: Row, settings: TagFlags) -> bool:
     if settings.tokens_column not in values or settings.text_column not in values:
         return settings.tokens_column in values
     words, tags, entities = map(values.get, (settings.tokens_column, settings.tags_column, settings.entities_column))
+    if isinstance(words, list) and any(isinstance(word, dict) for word in words):
+        return False  # Prodigy's, each with its place in the text
     return words is not None and (tags is not None or entities is None)
 
 
