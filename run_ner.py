@@ -154,7 +154,7 @@ from two_stage.batches import longest_first, pad_rows, repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
 from two_stage.entity_results import EntitySplit, prediction_lines, spoken_counts, write_predictions, write_results
 from two_stage.handoff import load_model, open_checkpoint, settled_reading
-from two_stage.layers import check_freezing
+from two_stage.layers import check_freezing, check_unfreezing
 from two_stage.report import Card, Findings, finish_run
 from two_stage.runs import begin_run, left_as_it_is, open_run
 from two_stage.scoring import score_splits
@@ -169,7 +169,7 @@ from two_stage.tagged_sentences import (
     sentences_to_answer,
     trained_types,
 )
-from two_stage.task import Task, check_best_model, check_task, trace_task
+from two_stage.task import Task, check_task, trace_task
 from two_stage.trainer import ExactTrainer
 from two_stage.windows import Windows, plan_windows
 
@@ -450,7 +450,8 @@ def fine_tune(task: NerTask) -> dict[str, float]:
         for name, split in splits.items()
         if name != "train"
     }
-    check_best_model(training, scored.get("validation"))
+    check_unfreezing(len(rows["train"]) if task.trains else 0, training)
+    training.check_best_model(scored["validation"].scores() if "validation" in scored else None)
     if settings.check_only:
         return {}
 

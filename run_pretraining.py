@@ -518,7 +518,7 @@ def streamed_pairs(settings: Settings, training: PretrainingArguments, corpora: 
     return StreamedRows(
         corpus_source(settings, settings.train_file),
         partial(block_pairs, settings=settings, tokenizer=corpora.tokenizer),
-        key=str(training.seed),
+        key=str(training.seed if training.data_seed is None else training.data_seed),
         step_rows=training.rows_a_step,
         lanes=settings.stream_lanes or training.world_size,
         rank=training.process_index,
@@ -747,6 +747,11 @@ def pretraining_scores(evaluated: Any) -> dict[str, float]:
     return PretrainingScores(keep_in_memory=True).compute(rows=evaluated.predictions.tolist())
 
 
+def evaluated_scores(held_out: SentencePairs) -> dict[str, float]:
+    """What an evaluation of these pairs gives, by name; the values are made up."""
+    return PretrainingScores(keep_in_memory=True).compute(rows=[[1, 1, 1, held_out.has_next_sentences, 1, 1]])
+
+
 def headline_scores(scores: dict[str, float]) -> dict[str, float]:
     """The losses and accuracies among what an evaluation gives, without its timings."""
     kept = ("_mlm_loss", "_mlm_accuracy", "_nsp_loss", "_nsp_accuracy")
@@ -854,6 +859,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         SentencePairs(documents, tokenizer, settings, None) if documents is not None else None
         for documents in (corpora.held_out, corpora.general)
     )
+    training.check_best_model(evaluated_scores(held_out) if held_out else None)
     report = corpus_report(corpora, pairs, settings, training) if training.process_index == 0 else {}
     parts = {
         "train_dataset": streamed_pairs(settings, training, corpora) if settings.streaming else pairs,

@@ -165,7 +165,7 @@ from two_stage.labelled_texts import (
     trained_scale,
 )
 from two_stage.last_layer import can_read_few, let_last_layer_read_few
-from two_stage.layers import check_freezing
+from two_stage.layers import check_freezing, check_unfreezing
 from two_stage.report import Card, Findings, finish_run
 from two_stage.runs import begin_run, left_as_it_is, open_run
 from two_stage.scoring import score_splits
@@ -178,7 +178,7 @@ from two_stage.sentiment_results import (
     write_results,
 )
 from two_stage.tables import PlacedRow
-from two_stage.task import Task, check_best_model, check_task, trace_task
+from two_stage.task import Task, check_task, trace_task
 from two_stage.trainer import ExactTrainer
 
 # --- Model and loss ---------------------------------------------------------------------------------------------------
@@ -394,7 +394,8 @@ def fine_tune(task: SentimentTask) -> dict[str, float]:
     head = head_settings(task, scale)
     splits, facts = load_splits(settings, scale, reading, checkpoint.tokenizer)
     scored = {name: SplitScores(split, scale, task.is_calibrated) for name, split in splits.items() if name != "train"}
-    check_best_model(training, scored.get("validation"))
+    check_unfreezing(len(splits["train"].rows) if task.trains else 0, training)
+    training.check_best_model(scored["validation"].scores() if "validation" in scored else None)
     if settings.check_only:
         return {}
 

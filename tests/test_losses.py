@@ -53,6 +53,18 @@ def test_focal_by_hand() -> None:
     assert focal(LOGITS, one_hot(0), gamma=1.0).tolist() == pytest.approx([0.5 * math.log(2)])
 
 
+def test_focal_of_what_is_surely_right_has_a_slope() -> None:
+    """Of a gamma below 1 too, whose power has none at 0; elsewhere the slope is that of the formula."""
+    logits = torch.tensor([[20.0, -20.0, 0.0], [1.0, 0.0, -1.0]], requires_grad=True)
+    focal(logits, one_hot(0, 0), gamma=0.5).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    plain = logits.detach()[1].double().requires_grad_()
+    share = plain.softmax(0)[0]
+    (-((1 - share) ** 0.5) * share.log()).backward()
+    assert logits.grad[1].tolist() == pytest.approx(plain.grad.tolist(), rel=1e-5)
+
+
 def test_focal_at_zero_is_cross_entropy() -> None:
     """For any logits, also such as round a share to 1."""
     logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 30

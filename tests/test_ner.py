@@ -416,7 +416,7 @@ def test_a_model_from_elsewhere_has_its_own_order(trained: Path, tmp_path: Path)
         (["--seeds", "-1"], "--seeds -1: must be between 0"),
         (["--class_weights", "1", "2"], "--class_weights: `balanced`, or 3 numbers above 0"),
         (["--load_best_model_at_end"], "--load_best_model_at_end"),
-        (["--eval_do_concat_batches", "False"], "--eval_do_concat_batches False: has no effect"),
+        (["--eval_do_concat_batches", "False"], "--eval_do_concat_batches False: does not go"),
         (["--dataset", "x"], "--train_file and --dataset: give one or the other"),
         (["--dataset_config", "x"], "--dataset_config: says which --dataset; there is none"),
         (["--label_smoothing_factor", "0.1", "--loss", "focal"], "only --loss cross_entropy has it"),

@@ -312,7 +312,7 @@ TRAINING_FLAGS = {
     "precision": st.sampled_from(["auto", "fp32"]),
     "head_learning_rate": st.sampled_from(["5e-5", "1e-3"]),
     "logging_nan_inf_filter": st.sampled_from(["true", "false"]),
-    "remove_unused_columns": st.sampled_from(["true", "false"]),
+    "skip_memory_metrics": st.sampled_from(["true", "false"]),
     "run_name": WORDS,
 }
 COMMON_FLAGS = {

@@ -17,6 +17,7 @@ import run_sentiment
 from tests.conftest import SHADES
 from two_stage.checkpoints import UNFINISHED
 from two_stage.handoff import file_sha256
+from two_stage.locks import unlock_folder
 from two_stage.trainer import ExactTrainer
 
 MODULES: dict[str, ModuleType] = {"pretraining": run_pretraining, "sentiment": run_sentiment, "ner": run_ner}
@@ -162,5 +163,38 @@ def test_the_best_model_is_found_again(call: Callable[..., Call]) -> None:
     state = TrainerState.load_from_json(str(made.folder / "cut" / "checkpoint-18" / "trainer_state.json"))
     assert state.best_model_checkpoint == str(made.folder / "cut" / f"checkpoint-{state.best_global_step}")
     assert Path(state.best_model_checkpoint).is_dir()
+    made("cut")
+    made.same_end("cut")
+
+
+@pytest.mark.slow  # it trains whole runs
+@pytest.mark.parametrize("limit", ["1", "3"])
+def test_the_best_model_of_a_folder_that_moved(call: Callable[..., Call], limit: str) -> None:
+    """Moved while it was cut off, and then cut off once more behind its last step, with its last checkpoint there."""
+    best = ["--load_best_model_at_end", "--metric_for_best_model", "eval_loss", "--learning_rate", "0.02"]
+    made = call("sentiment", *BATCH, "--num_train_epochs", "4", *best, "--save_total_limit", limit)
+    made("whole")
+    made.cut("cut", 20)
+    unlock_folder(made.folder / "cut")
+    (made.folder / "cut").rename(made.folder / "moved")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(CutOff):  # noqa: PT012
+        patch.setattr(run_sentiment, "score_splits", lambda *_: (_ for _ in ()).throw(CutOff))
+        made("moved")
+    assert (made.folder / "moved" / "checkpoint-24").is_dir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExactTrainer, "training_step", None)  # nothing is trained again
+        made("moved")
+    made.same_end("moved")
+
+
+@pytest.mark.slow  # it trains whole runs
+@pytest.mark.parametrize("flags", [("--lr_scheduler_type", "reduce_lr_on_plateau"), ("--eval_on_start", "true")])
+def test_resume_before_the_first_evaluation(call: Callable[..., Call], flags: tuple[str, ...]) -> None:
+    """A schedule that counts evaluations has counted none yet; and what is scored at the start is scored once."""
+    made = call(
+        "sentiment", *BATCH, "--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "epoch", *flags
+    )
+    made("whole")
+    made.cut("cut", 5)
     made("cut")
     made.same_end("cut")

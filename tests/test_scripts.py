@@ -295,6 +295,24 @@ def test_a_run_cut_off_behind_its_last_step_trains_no_more(
         assert scores[name] == pytest.approx(expected[name], rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        (["--metric_for_best_model", "eval_f1"], "f1: is none of loss, mlm_loss, mlm_accuracy, perplexity, nsp_loss"),
+        (["--validation_fraction", "0"], "needs a --validation_file"),
+        (["--no_next_sentence", "--metric_for_best_model", "nsp_loss"], "nsp_loss: is none of"),
+    ],
+)
+def test_stage_one_has_its_best_model_by_a_score_it_gives(
+    flags: list[str], found: str, tiny_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """Else it would train an epoch before it finds out."""
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
+    with pytest.raises(Refusal, match=found):
+        run_pretraining.main([*call, "--load_best_model_at_end", *flags, "--output_dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     """No folder with a model in it, and the step and the learning rate in the message."""
     call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "texts.csv"), "--labels", *SHADES]
@@ -354,13 +372,13 @@ def test_every_epoch_has_its_own_order(tiny_folder: Path, data_folder: Path, tmp
 
 @pytest.mark.slow  # it starts processes
 def test_data_workers_change_no_score(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
-    """Scored before, after each epoch and at the end, on two data sets, by 0 workers or by 2 that last."""
+    """Scored before, after each epoch and at the end, on two data sets, by 0 workers or by 2."""
     scores = {}
     for workers in ("0", "2"):
         call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
         call += ["--forgetting_file", str(data_folder / "general.txt"), "--num_train_epochs", "2", "--max_length", "32"]
         call += ["--validation_fraction", "0.3", "--dataloader_num_workers", workers, "--save_strategy", "no"]
-        call += ["--dataloader_persistent_workers", str(workers == "2"), "--output_dir", str(tmp_path / workers)]
+        call += ["--output_dir", str(tmp_path / workers)]
         (data_folder / "general.txt").write_text("\n\n".join(f"ship {i} fell .\ncash . rose\nmine" for i in range(9)))
         found = run_pretraining.main(call)
         scores[workers] = {name: value for name, value in found.items() if name.endswith(("_loss", "_accuracy"))}

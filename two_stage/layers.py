@@ -27,6 +27,21 @@ def check_freezing(count: int, layers: int) -> None:
         raise Refusal(f"--freeze_layers {count}: the encoder has {layers} layers")
 
 
+def check_unfreezing(rows: int, training: FineTuningArguments) -> None:
+    """Refuse a --max_steps that ends before the last part has joined.
+
+    Args:
+        rows: of an epoch.
+        training: of the run.
+    """
+    epochs = training.max_steps * training.rows_a_step / max(rows, 1)
+    if 0 < epochs <= training.unfreeze_epochs:
+        raise Refusal(
+            f"--unfreeze_epochs {training.unfreeze_epochs:g}: --max_steps {training.max_steps} ends after {epochs:.3g} "
+            "epochs, and the embeddings would never learn; to keep them as they are, --freeze_layers"
+        )
+
+
 class UnfreezingCallback(TrainerCallback):
     """Lets the head learn alone, then one more part after the other from the top (Howard and Ruder 2018, section 3.3).
 

@@ -43,7 +43,9 @@ def focal(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
         Nats, discounted: float32 (rows,).
     """
     log_shares = F.log_softmax(logits.float(), dim=-1)
-    return -(targets * (1 - log_shares.exp()).clamp(min=0) ** gamma * log_shares).sum(dim=-1)
+    # above 0: the power of a gamma below 1 has no slope there
+    rest = (-log_shares.expm1()).clamp(min=torch.finfo(torch.float32).tiny)
+    return -(targets * rest**gamma * log_shares).sum(dim=-1)
 
 
 def ordinal(logits: Tensor, targets: Tensor, fall: float = 1.5) -> Tensor:

@@ -191,7 +191,7 @@ def _spoken(value: Any) -> str:
     try:
         return f"{float(value):.17g}" if float(f"{float(value):g}") != float(value) else f"{float(value):g}"
     except ValueError:
-        return str(value)
+        return str(value).rstrip("/") or str(value)  # a folder's name, with the slash that a shell puts behind it
 
 
 def changed_inputs(lineage_file: Path, now: dict[str, Any], resuming: bool) -> str | None:

@@ -8,7 +8,6 @@ from two_stage.handoff import Checkpoint
 from two_stage.lineage import check_unseen, trace_lineage
 from two_stage.losses import chosen_loss
 from two_stage.runs import Run
-from two_stage.scoring import ScoredSplit
 from two_stage.sources import SourceFlags, check_training_flags, split_sources, trace_dataset
 from two_stage.training_arguments import FineTuningArguments
 
@@ -56,21 +55,6 @@ def check_task(settings: Any, training: FineTuningArguments, flags: tuple[str, .
     if training.push_to_hub and "train" not in split_sources(settings):
         raise Refusal("--push_to_hub: uploads a model that was trained; nothing is trained here")
     chosen_loss(settings.loss, training.label_smoothing_factor, settings.focal_gamma)
-
-
-def check_best_model(training: FineTuningArguments, validation: ScoredSplit | None) -> None:
-    """Refuse a best model by a score that evaluation does not give, before anything is trained.
-
-    Raises:
-        Refusal: there is no validation split, or --metric_for_best_model is none of its scores.
-    """
-    if validation is None:
-        if training.load_best_model_at_end:
-            raise Refusal("--load_best_model_at_end: needs a --validation_file")
-        return
-    name, known = (training.metric_for_best_model or "loss").removeprefix("eval_"), ["loss", *validation.scores()]
-    if name not in known:
-        raise Refusal(f"--metric_for_best_model {name}: is none of {', '.join(dict.fromkeys(known))}")
 
 
 def trace_task(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, PrinterCallback
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, rotate_checkpoints
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType, rotate_checkpoints
 
 from two_stage.batches import EpochSampler
 from two_stage.checkpoints import (
@@ -68,7 +68,6 @@ class ExactCallback(TrainerCallback):
         if args.process_index:
             torch.manual_seed(args.seed + args.process_index)
         self.trainer.take_up_losses()
-        self.trainer.find_best_checkpoint()
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Set the epoch; accelerate's own `set_epoch` does not reach the sampler after a resume in mid-epoch."""
@@ -213,7 +212,8 @@ class ExactTrainer(Trainer):
             self._load_from_checkpoint(checkpoint)
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
                 self._load_best_model()
-            if self.eval_dataset is not None and "eval_loss" in self.state.log_history[-1]:
+            is_last = not self.args.load_best_model_at_end  # whose scores are the last in the log
+            if is_last and self.eval_dataset is not None and "eval_loss" in self.state.log_history[-1]:
                 self.state.log_history.pop()
                 self.evaluate()  # whose rows' results are not in the log
             if losses := ResumeState.of(checkpoint).get("losses"):
@@ -222,6 +222,7 @@ class ExactTrainer(Trainer):
                 self.log(scores)  # which puts it right
         elif self.train_dataset is not None:
             self.resumed = ResumeState.of(checkpoint) if checkpoint else {}
+            self.args.eval_on_start &= not checkpoint
             if checkpoint and self.is_streaming:
                 if "positions" not in self.resumed:
                     raise Refusal(f"{checkpoint}: does not say where its stream stood; give another --output_dir")
@@ -248,12 +249,30 @@ class ExactTrainer(Trainer):
         It then becomes this trainer's state.
         """
         state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        planned = state.max_steps if self.is_streaming else planned_steps(len(self.train_dataset), self.args)
+        planned = self.args.max_steps if self.is_streaming else planned_steps(len(self.train_dataset), self.args)
         if state.global_step < max(state.max_steps, planned):
             return False
         self.state = state
         self.find_best_checkpoint()
         return True
+
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        """Take up what a checkpoint kept; stock Trainer forgets the best checkpoint of a folder that moved."""
+        trained = super()._init_training_state(*args)
+        *_, checkpoint, _trial = args
+        if checkpoint:
+            kept = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+            self.state.best_model_checkpoint = kept.best_model_checkpoint
+            self.find_best_checkpoint()
+        return trained
+
+    def _finalize_training(self, *args: Any) -> Any:
+        """Keep the last checkpoint beside the best until the run is finished: a kill now would go on from it."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args)
+        finally:
+            self.args.save_total_limit = limit
 
     def stop_if_asked(self) -> None:
         """Stop behind the last step, whose checkpoint is written, if any process was asked to since.
@@ -263,7 +282,8 @@ class ExactTrainer(Trainer):
         """
         asked = torch.tensor(STOPS.asked, device=self.args.device)
         if self.accelerator.reduce(asked, "sum").item():
-            raise Stopped(STOPS.asked or STOP_BY_OTHERS, self.last_checkpoint() or "")
+            saved = str(self.checkpoint_folder) if self.checkpoint_folder.exists() else ""
+            raise Stopped(STOPS.asked or STOP_BY_OTHERS, saved)
 
     def find_best_checkpoint(self) -> None:
         """Where the best checkpoint lies now, if the run's folder was moved since."""
@@ -363,14 +383,10 @@ class ExactTrainer(Trainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """A loader of its own for every data set: with lasting workers Trainer would keep the first one for all."""
-        lasting, self.args.dataloader_persistent_workers = self.args.dataloader_persistent_workers, False
-        try:
-            loader = super().get_eval_dataloader(eval_dataset)
-            loader.worker_init_fn = outlive_one_stop
-            return loader
-        finally:
-            self.args.dataloader_persistent_workers = lasting
+        """Batches to score, by workers that a Ctrl-C does not end."""
+        loader = super().get_eval_dataloader(eval_dataset)
+        loader.worker_init_fn = outlive_one_stop
+        return loader
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score, and keep apart the time that training waits for it."""
@@ -575,7 +591,9 @@ class ExactTrainer(Trainer):
         """Load both; where the optimizer was lost, let the learning rate at least go on where it was."""
         with refusing_pickles(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
+        # these two count evaluations, of which there may have been none
+        waits = self.args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+        if checkpoint and not waits and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*before `optimizer.step")
                 for _ in range(self.state.global_step):

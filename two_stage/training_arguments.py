@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -21,7 +22,8 @@ ArgumentsT = TypeVar("ArgumentsT", bound="ExactTrainingArguments")
 
 LEAST_IS_BEST = ("loss", "error", "error_score", "likelihood", "brier", "perplexity")  # endings of scores' names
 
-# Fields of TrainingArguments that these scripts have another way for, at their stock values
+# Fields of TrainingArguments that these scripts have another way for, or that would break what they promise; at the
+# values that they must keep
 NO_EFFECT = {
     "restore_callback_states_from_checkpoint": False,  # the same command resumes exactly
     "do_train": False,  # the file given is the switch
@@ -34,6 +36,14 @@ NO_EFFECT = {
     "prediction_loss_only": False,
     "auto_find_batch_size": False,
     "eval_do_concat_batches": True,
+    "remove_unused_columns": False,
+    "bf16_full_eval": False,  # --precision; evaluation would leave a model in half precision
+    "fp16_full_eval": False,
+    "enable_jit_checkpoint": False,  # a stop is heeded anyway, and a stopped run would look finished
+    "ignore_data_skip": False,  # an exact resume
+    "dataloader_drop_last": False,  # a training step is always full, and every held-out row is scored
+    "dataloader_persistent_workers": False,  # they draw from dropout's generator once, others once an epoch
+    "dataloader_in_order": True,
 }
 
 
@@ -91,7 +101,7 @@ class ExactTrainingArguments(TrainingArguments):
             self.greater_is_better = not self.metric_for_best_model.endswith(LEAST_IS_BEST)
         for name, stock in self.takes_no_effect.items():
             if getattr(self, name) != stock:
-                raise Refusal(f"--{name} {getattr(self, name)}: has no effect in these scripts; leave it out")
+                raise Refusal(f"--{name} {getattr(self, name)}: does not go with these scripts; leave it out")
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         launch.check_shared_out(on_gpu)
         if not on_gpu and (self.bf16 or self.fp16 or self.precision in ("bf16", "fp16")):
@@ -102,6 +112,8 @@ class ExactTrainingArguments(TrainingArguments):
             self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         self.dataloader_pin_memory &= on_gpu
         super().__post_init__()
+        if self.accelerator_config.split_batches:
+            raise Refusal("--accelerator_config: split_batches would cut the step by processes; leave it out")
         self.settle_reports()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
@@ -115,6 +127,23 @@ class ExactTrainingArguments(TrainingArguments):
             self.run_name = redacted(vars(self)["run_name"] or Path(self.output_dir).resolve().name)
         if self.push_to_hub:
             check_hub(self)
+
+    def check_best_model(self, scores: Iterable[str] | None) -> None:
+        """Refuse a best model by a score that evaluation does not give, before anything is trained.
+
+        Args:
+            scores: what evaluation gives, without "eval_"; None where nothing is held out.
+
+        Raises:
+            Refusal: nothing is held out, or --metric_for_best_model is none of its scores.
+        """
+        if scores is None:
+            if self.load_best_model_at_end:
+                raise Refusal("--load_best_model_at_end: needs a --validation_file")
+            return
+        name, known = (self.metric_for_best_model or "loss").removeprefix("eval_"), ["loss", *scores]
+        if name not in known:
+            raise Refusal(f"--metric_for_best_model {name}: is none of {', '.join(dict.fromkeys(known))}")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as trackers write them down: without secrets."""
