@@ -749,7 +749,9 @@ def pretraining_scores(evaluated: Any) -> dict[str, float]:
 
 def evaluated_scores(held_out: SentencePairs) -> dict[str, float]:
     """What an evaluation of these pairs gives, by name; the values are made up."""
-    return PretrainingScores(keep_in_memory=True).compute(rows=[[1, 1, 1, held_out.has_next_sentences, 1, 1]])
+    return PretrainingScores(keep_in_memory=True).compute(
+        rows=[[1.0, 1.0, 1.0, float(held_out.has_next_sentences), 1.0, 1.0]]
+    )
 
 
 def headline_scores(scores: dict[str, float]) -> dict[str, float]:

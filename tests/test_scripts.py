@@ -309,7 +309,17 @@ def test_stage_one_has_its_best_model_by_a_score_it_gives(
     """Else it would train an epoch before it finds out."""
     call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
     with pytest.raises(Refusal, match=found):
-        run_pretraining.main([*call, "--load_best_model_at_end", *flags, "--output_dir", str(tmp_path / "run")])
+        run_pretraining.main(
+            [
+                *call,
+                "--load_best_model_at_end",
+                "--save_strategy",
+                "epoch",
+                *flags,
+                "--output_dir",
+                str(tmp_path / "run"),
+            ]
+        )
     assert not (tmp_path / "run").exists()
 
 
