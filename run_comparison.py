@@ -24,6 +24,11 @@ STAGE_TWO = {"sentiment": "run_sentiment.py", "ner": "run_ner.py"}
 BASE = "base"  # the arm that all others are held against
 ARMS = (BASE, "stage_one", "task_adaptive", "both", "heads_as_is", "scratch")
 # files that stage one reads, written from stage two's
+OF_NUMBERS = ("mean_squared_error", "pearson")  # scores that need no shades
+LABEL_COLUMNS = {  # flag → its default
+    "sentiment": {"label_column": "label"},
+    "ner": {"tags_column": "ner_tags", "entities_column": "entities"},
+}
 TEXTS = {"train_file": "task_texts.jsonl", "test_file": "test_texts.jsonl"}
 PROBE_RATE = 1e-3  # a head that learns alone moves little at 5e-5 and would lose by its rate, not by its features
 
@@ -78,8 +83,9 @@ class Settings:
             shares = getattr(self, name)
             top = "at most 100" if name == "fractions" else "below 100"
             fits = all(0 < share <= 100 and (share < 100 or name == "fractions") for share in shares or ())
-            if not fits or sorted(set(shares or ())) != (shares or []):
-                raise Refusal(f"--{name} {' '.join(f'{s:g}' for s in shares)}: per cent, above 0, {top}, ascending")
+            spoken = [f"{share:g}" for share in shares or ()]  # as folders are called by them
+            if not fits or sorted(set(shares or ())) != (shares or []) or len(set(spoken)) < len(spoken):
+                raise Refusal(f"--{name} {' '.join(spoken)}: per cent, above 0, {top}, ascending")
         check_range(self, 1, math.inf, "workers")
         check_seed_range(self.seeds)
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.arms)) < len(self.arms):
@@ -134,11 +140,11 @@ from two_stage.checkpoints import write_whole
 from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison_report import write_report
 from two_stage.corpus_report import LABELLED_FORMATS
-from two_stage.handoff import Checkpoint, open_checkpoint
+from two_stage.handoff import TASK_MODELS, Checkpoint, open_checkpoint
 from two_stage.lineage import trace_lineage
 from two_stage.redaction import redacted_values
 from two_stage.report import HEADLINES
-from two_stage.runs import RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
+from two_stage.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
 from two_stage.seeds import check_seed_range
 from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
 from two_stage.tables import PlacedRow, read_rows, text_value
@@ -175,6 +181,7 @@ class Plan:
         self.stages = named_stages(settings)
         self.pretraining: list[PlannedRun] = []
         self.needs: dict[str, tuple[str, ...]] = {}  # of an arm: the runs of stage one
+        self.notes: list[str] = []  # what a reader of the report must know
         self.arms = [Arm(BASE, "the checkpoint as it is", "the base", str(settings.checkpoint))]
         for name in settings.arms[1:]:
             getattr(self, f"add_{name}")()
@@ -194,13 +201,20 @@ class Plan:
         if name not in [run.name for run in self.pretraining]:
             folder = self.stage_folder(name)
             command = [str(HOME / "run_pretraining.py"), "--recipe", recipe, "--checkpoint", start]
-            command += ["--output_dir", str(folder), "--disable_tqdm", "true", *flags, *self.leakage_flags(recipe)]
+            command += ["--output_dir", str(folder), "--disable_tqdm", "true", *flags, *self.leakage_flags()]
             self.pretraining.append(PlannedRun(name, tuple(command), folder, needs, resumes=True, kind=name))
 
-    def leakage_flags(self, recipe: str) -> list[str]:
-        """Have stage one look for the test texts in its corpus, unless its recipe says where to look."""
-        is_told = "held_out_file" in read_recipe(recipe) or not self.stage_two_files("test_file")
-        return [] if is_told else ["--held_out_file", str(self.folder / TEXTS["test_file"])]
+    def leakage_flags(self) -> list[str]:
+        """Have stage one look for these test texts in its corpus, and not for others that its recipe may name."""
+        return ["--held_out_file", str(self.folder / TEXTS["test_file"])] if self.stage_two_files("test_file") else []
+
+    def was_looked_for(self, stage: Path) -> bool:
+        """Whether a stage one looks for these test texts: one that is run here does, a ready one by its recipe."""
+        if stage in [run.folder for run in self.pretraining] or not (stage / RECIPE).is_file():
+            return True
+        looked = read_recipe(str(stage / RECIPE)).get("held_out_file", [])
+        there = {os.path.realpath(path) for path in ([looked] if isinstance(looked, str) else looked)}
+        return {os.path.realpath(path) for path in self.stage_two_files("test_file")} <= there
 
     def stage_two_files(self, flag: str) -> list[str]:
         """The files that the recipe of stage two names."""
@@ -330,10 +344,31 @@ def check_stage_two(plan: Plan) -> None:
     for key in ("max_train_samples", "train_fraction", "sample_seed", "freeze_encoder", "push_to_hub"):
         if str(recipe.get(key, "false")).lower() != "false":  # as a run's own recipe.yaml has it
             raise Refusal(f"{path}: {key} is set by the comparison itself; leave it out of the recipe of stage two")
-    if plan.settings.score in ("mean_squared_error", "pearson") and recipe.get("loss") != "regression":
+    is_of_numbers, is_regression = plan.settings.score in OF_NUMBERS, recipe.get("loss") == "regression"
+    if is_of_numbers and not is_regression:
         raise Refusal(f"--score {plan.settings.score}: is of predicted numbers; {path} says no `loss: regression`")
+    if is_regression and not is_of_numbers and not recipe.get("labels"):
+        raise Refusal(f"--score {plan.settings.score}: is of shades, and {path} has no labels; take --score pearson")
     if "test_file" not in recipe and "dataset" not in recipe:
         raise Refusal(f"{path}: names no test_file, and a comparison is made on test texts")
+
+
+def check_test_labels(plan: Plan) -> None:
+    """Refuse test texts without labels, which no score can be of, before stage one is trained for them.
+
+    Raises:
+        Refusal: the first row of a file has no label; stage two itself tells of any other row.
+    """
+    recipe = read_recipe(str(plan.settings.stage_two))
+    columns = [str(recipe.get(key, usual)) for key, usual in LABEL_COLUMNS[str(plan.settings.task)].items()]
+    if "score_column" in recipe:
+        columns = [str(recipe["score_column"])]
+    elif str(recipe.get("soft_labels", "false")).lower() == "true":
+        columns = [str(label) for label in recipe.get("labels", [])]
+    for path in plan.stage_two_files("test_file"):
+        place, row = next(read_rows(path), (path, {}))
+        if all(row.get(column) in (None, "") for column in columns):
+            raise Refusal(f"{place}: no label in column {' or '.join(columns)}; a comparison needs labelled test texts")
 
 
 def check_checkpoints(plan: Plan, base: Checkpoint) -> dict[str, str]:
@@ -348,10 +383,16 @@ def check_checkpoints(plan: Plan, base: Checkpoint) -> dict[str, str]:
     for arm in plan.arms[1:]:
         if arm.name in plan.needs and not plan.needs[arm.name] and arm.name != "scratch":
             found = open_checkpoint(arm.checkpoint)
+            is_trained = any(name in TASK_MODELS for name in found.config.architectures or [])
+            if arm.name != "heads_as_is" and (is_trained or found.weights is None):
+                what = "is a trained model of stage two, head and all" if is_trained else "has no weights"
+                raise Refusal(f"--stage_one {arm.checkpoint}: {what}; name the folder that run_pretraining.py left")
             hashes[arm.checkpoint] = str(found.weights_sha256)
             started = (found.lineage or {}).get("checkpoint", {}).get("weights_sha256", base.weights_sha256)
             if arm.stages and arm.dose is None and started != base.weights_sha256:
-                say(f"! {arm.checkpoint} went on from other weights than {base.name}: what differs is not it alone")
+                told = f"{arm.checkpoint} went on from other weights than {base.name}: what differs is not it alone"
+                plan.notes.append(told)
+                say(f"! {told}")
     return hashes
 
 
@@ -362,7 +403,7 @@ def trace_comparison(plan: Plan) -> dict[str, Any]:
         f"{split}_file": plan.stage_two_files(f"{split}_file") for split in ("train", "validation", "test")
     }
     recipes = [str(settings.stage_two), settings.task_adaptive, *plan.stages.values()]
-    data["recipes"] = [path for path in recipes if path and is_recipe(path)]
+    data["recipes"] = list(dict.fromkeys(path for path in recipes if path and is_recipe(path)))
     base = open_checkpoint(settings.checkpoint)
     lineage = trace_lineage(SCRIPT, base, data, (*LABELLED_FORMATS, "yaml", "yml"), rows_a_step=0)
     lineage["data"]["stage_one"] = check_checkpoints(plan, base)
@@ -381,6 +422,10 @@ def check_scripts(plan: Plan) -> None:
     probes = [arm for arm in plan.arms if arm.name in (BASE, "heads_as_is")]  # the others' flags are base's
     cells = {(cell.arm, cell.fraction): cell for cell in reversed(plan.cells)}
     commands = [plan.cell_command(arm, cells[arm.name, share]) for arm in probes for share in sorted(ends)]
+    whole = cells[BASE, max(ends)]._replace(
+        fraction=100.0
+    )  # of shares every seed draws its own rows: all are looked at
+    commands += [plan.cell_command(plan.arms[0], whole)] if max(ends) < 100 else []
     commands += [run.command for run in plan.pretraining if not run.folder.exists()]
     with TemporaryDirectory() as folder:  # into the comparison's own folder nothing goes before all is well
         write_texts(plan, Path(folder))
@@ -474,6 +519,24 @@ def finish_cell(run: PlannedRun, settings: Settings) -> str:
     return f"{HEADLINES[str(settings.score)]} {results[name]:.3f}"
 
 
+def check_one_start(cells: list[Cell]) -> None:
+    """Refuse an arm whose cells started from different weights: stage one was made anew in between.
+
+    Raises:
+        Refusal: naming the arm's folder.
+    """
+    first: dict[str, tuple[Cell, Any]] = {}
+    for cell in cells:
+        if cell.status == FINISHED:
+            started = read_json(cell.folder / LINEAGE).get("checkpoint", {}).get("weights_sha256")
+            before, other = first.setdefault(cell.arm, (cell, started))
+            if other != started:
+                raise Refusal(
+                    f"{cell.folder} and {before.folder} started from different weights; remove "
+                    f"{cell.folder.parents[1]}, and the same command does this arm anew"
+                )
+
+
 def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], started: float) -> dict[str, Any]:
     """What comparison.json says besides the findings: settings, lineage, how to run it again."""
     settings = {f"stage one, {name}": recipe_or_name(value) for name, value in plan.stages.items()}
@@ -498,6 +561,8 @@ def leakage_notes(plan: Plan) -> list[str]:
         if arm.name in ("heads_as_is", "scratch") or arm.dose is not None:  # nothing of their own
             continue
         found = [read_json(folder / "corpus_report.json") for folder in arm.stages]
+        if not all(plan.was_looked_for(folder) for folder in arm.stages):
+            found = []
         leaked = sum(report.get("held_out_texts_leaked") or 0 for report in found)
         if leaked:
             notes.append(f"{leaked:,} test texts stand word for word in what {arm.name} was pretrained on")
@@ -534,6 +599,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     plan = Plan(settings)
     check_stage_two(plan)
     lineage = trace_comparison(plan)
+    check_test_labels(plan)
     run = open_run(settings.output_dir, recipe, lineage, settings.check_only, is_begun(plan))
     if run.scores is not None:
         return left_as_it_is(run)
@@ -576,11 +642,12 @@ def run_and_report(
     runs = SideBySide(plan.runs, slots, plan.folder / "logs", lock, lambda done: finish_cell(done, plan.settings))
     outcomes = runs.run_all()
     cells = [cell._replace(**outcomes[cell_name(cell)]._asdict()) for cell in plan.cells]
+    check_one_start(cells)
     comparison = compare(str(plan.settings.task), str(plan.settings.score), plan.arms, cells)
     comparison |= described(plan, lineage, recipe, started)
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.status != FINISHED}
     comparison["notes"] = [f"{name}: {outcome.status}: {outcome.reason}" for name, outcome in failed.items()]
-    comparison["notes"] += leakage_notes(plan)
+    comparison["notes"] += [*plan.notes, *leakage_notes(plan)]
     write_whole(plan.folder / "comparison.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
     made = write_report(plan.folder, comparison)
     say(f"\n{comparison_table(comparison)}\n\n{plan.folder}: {', '.join(made)}, comparison.json")

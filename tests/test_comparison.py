@@ -508,6 +508,20 @@ def test_label_changes_are_sklearns(tmp_path: Path) -> None:
         assert row["low"] < row["difference"] < row["high"]
 
 
+@pytest.mark.parametrize("entities", [1, 3])
+def test_of_few_sentences_with_an_entity_nothing_is_claimed(entities: int, tmp_path: Path) -> None:
+    """All right with one arm and none with the other, among a hundred sentences that put nothing to the test."""
+    cells = []
+    for arm, tag in (("base", "O"), ("one", "B-LOC")):
+        for seed in range(3):
+            told = [(["Oslo"], ["B-LOC"], [tag])] * entities + [(["rose"], ["O"], ["O"])] * 100
+            cells.append(Cell(arm, 100.0, seed, entity_cell(tmp_path / f"{arm}{seed}", told)))
+    evidence = Evidence("ner", "f1", cells)
+    found = evidence.difference("one", "base", 100.0, "f1")
+    assert found is not None
+    assert (found.mean, found.p_value, math.isnan(found.low)) == (1.0, 1.0, True)
+
+
 def naive_flips(cells: list[Cell], better: str, worse: str) -> list[int]:
     """Texts that most seeds have right with one and most have wrong with the other, counted row by row."""
     right: dict[str, Counter[int]] = {better: Counter(), worse: Counter()}
@@ -520,7 +534,7 @@ def naive_flips(cells: list[Cell], better: str, worse: str) -> list[int]:
                 rows = list(csv.DictReader(file))
             count = len(rows)
             right[cell.arm].update(i for i, row in enumerate(rows) if row["gold"] == row["predicted"])
-    return [i for i in range(count) if right[better][i] > len(shared) / 2 and not right[worse][i] > len(shared) / 2]
+    return [i for i in range(count) if right[better][i] > len(shared) / 2 and right[worse][i] < len(shared) / 2]
 
 
 @settings(max_examples=12)

@@ -220,7 +220,8 @@ def test_first_copies_are_kept_across_files_and_shards(tmp_path: Path, tokenizer
     """A later copy is dropped wherever it stands; a part of a document is no copy."""
     one = write(tmp_path / "one.txt", b"ship\nrose\n\nbank\n\nship\nrose\n\nship\n\nship rose\n")
     two = write(tmp_path / "two.jsonl", json_lines(["bank", "drug", "ship\nrose", "drug"]))
-    documents, facts = load_corpus(source(one, two, one), tokenizer, shard_bytes=8)
+    again = write(tmp_path / "again.txt", Path(one).read_bytes())
+    documents, facts = load_corpus(source(one, two, again), tokenizer, shard_bytes=8)
     texts = [tokenizer.decode(row["input_ids"]) for row in documents]
     assert texts == ["ship rose", "bank", "ship", "ship rose", "drug"]
     assert documents["sentence_lengths"][:] == [[1, 1], [1], [1], [2], [1]]

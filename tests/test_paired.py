@@ -81,7 +81,7 @@ def test_half_widths_by_hand(seeds: int, items: int) -> None:
     assert (difference.mean, difference.seed_sd, difference.item_error) == pytest.approx((0.5, 0.3, 0.2))
 
 
-@given(p=st.floats(1e-6, 0.9), share=st.floats(0, 1), seeds=st.integers(2, 20), items=st.integers(2, 2000))
+@given(p=st.floats(1e-6, 0.9), share=st.floats(0, 1), seeds=st.integers(2, 20), items=st.integers(6, 2000))
 def test_the_p_value_is_where_the_interval_ends_at_zero(p: float, share: float, seeds: int, items: int) -> None:
     """At one less that level, whatever it is."""
     spreads = found(0, math.sqrt(share), math.sqrt(1 - share), seeds, items)
@@ -407,8 +407,17 @@ def test_among_many_comparisons() -> None:
 
 
 def test_no_number_is_minus_nothing() -> None:
-    """An end of -0.0004 is 0.0 in tenths of a point; the level is the difference's own."""
+    """An end of -0.0004 is 0.0 in tenths of a point, or -0.04 as its sign tells; the level is the difference's own."""
     small = found(-0.0001, 0.0, 0.0001)._replace(level=0.9)
-    assert "by 0.0" in verdict(small, "stage one", "F1", 100, True).sentence.replace("+", "").replace("-", "")
-    assert "-0.0" not in verdict(small, "stage one", "F1", 100, True).sentence
-    assert "(90 % interval 0.0 to 0.0;" in verdict(small, "stage one", "F1", 100, True).sentence
+    assert "by -0.01 points (90 % interval -0.03 to 0.01;" in verdict(small, "stage one", "F1", 100, True).sentence
+    none = found(-0.000001, 0.0, 0.000001)._replace(level=0.9)
+    assert "by +0.0 points (90 % interval 0.0 to 0.0;" in verdict(none, "stage one", "F1", 100, True).sentence
+
+
+@pytest.mark.parametrize("items", [1, 2, 5])
+def test_of_few_items_nothing_is_claimed(items: int) -> None:
+    """However alike their resamples are: five of five could be chance."""
+    one = paired_difference(np.ones(3), np.zeros(3), np.ones(50), items)
+    assert math.isnan(one.low)
+    assert one.p_value == 1.0
+    assert paired_difference(np.ones(3), np.zeros(3), np.ones(50), 6).p_value == 0.0

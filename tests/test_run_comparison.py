@@ -20,6 +20,7 @@ import run_pretraining
 from run_comparison import Plan, Settings
 from tests.conftest import REPOSITORY, SHADES
 from two_stage import side_by_side
+from two_stage.comparison import Cell
 from two_stage.comparison_report import write_report
 from two_stage.exits import Failure, Refusal, run_script
 from two_stage.recipe import parse_settings, read_recipe
@@ -149,6 +150,20 @@ def stage_one_folder(call: Call, **lineage: Any) -> Path:
     return folder
 
 
+def trained_for_stage_one(call: Call) -> None:
+    """A folder that stage two left, whose head knows the labels already."""
+    folder = stage_one_folder(call)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["architectures"] = ["BertForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def unlabelled_test(call: Call) -> None:
+    """Texts to predict, which cannot be scored."""
+    (call.folder / "new.csv").write_text("text\ncash rose .\n", encoding="utf-8")
+    call.recipe("two", test_file=str(call.folder / "new.csv"))
+
+
 def no_weights(call: Call) -> None:
     """A base that is a config and a tokenizer alone."""
     (call.checkpoint / "model.safetensors").unlink()
@@ -237,9 +252,9 @@ BAD_CALLS = {
     "a name that is no folder's": BadCall(flag(stage_one="a/b=a.yaml"), ["a/b=a.yaml", "letters and digits"]),
     "a name and nothing": BadCall(flag(stage_one="news="), ["--stage_one news="]),
     "a missing recipe of stage two": BadCall(flag(stage_two="gone.yaml"), ["gone.yaml", "No such file"]),
-    "a missing recipe of stage one": BadCall(flag(stage_one="gone.yaml"), ["gone.yaml", "No such file"]),
+    "a missing recipe of stage one": BadCall(flag(stage_one="gone.yaml"), ["gone.yaml", "no such file"]),
     "a missing task-adaptive recipe": BadCall(
-        flag(arms="base task_adaptive stage_one", task_adaptive="gone.yaml"), ["gone.yaml", "No such file"]
+        flag(arms="base task_adaptive stage_one", task_adaptive="gone.yaml"), ["gone.yaml", "no such file"]
     ),
     "a stage two without test texts": BadCall(recipe("two", test_file=None), ["two.yaml", "no test_file"]),
     "a missing test file": BadCall(recipe("two", test_file="gone.csv"), ["gone.csv", "no such file"]),
@@ -250,6 +265,14 @@ BAD_CALLS = {
     "a frozen encoder in all arms": BadCall(recipe("two", freeze_encoder=True), ["two.yaml", "freeze_encoder"]),
     "a missing checkpoint": BadCall(flag(checkpoint="./gone"), ["checkpoint ./gone", "no such folder"]),
     "a missing folder of stage one": BadCall(flag(stage_one="./gone"), ["checkpoint ./gone", "no such folder"]),
+    "a stage one without weights": BadCall(
+        lambda call: (stage_one_folder(call) / "model.safetensors").unlink(), ["one: has no weights", "run_pretraining"]
+    ),
+    "a trained model for a stage one": BadCall(trained_for_stage_one, ["is a trained model of stage two"]),
+    "test texts without labels": BadCall(unlabelled_test, ["row 1: no label in column label"]),
+    "shades of numbers alone": BadCall(
+        recipe("two", loss="regression", score_column="score", labels=None), ["--score macro_f1: is of shades"]
+    ),
     "a dose that stage one did not keep": BadCall(
         lambda call: (stage_one_folder(call), call.flags.update(doses=["10"])), ["10-percent", "no such folder"]
     ),
@@ -459,9 +482,8 @@ def test_the_command_of_stage_one(call: Call) -> None:
     }
     assert (run.needs, run.resumes, run.folder) == ((), True, call.output / "pretraining" / "stage_one")
     call.recipe("one", held_out_file="elsewhere.csv")
-    assert "held_out_file" not in flags_of(call.plan().pretraining[0].command)  # its recipe says where
-    call.recipe("one", held_out_file="mine.csv")
-    assert "held_out_file" not in flags_of(call.plan().pretraining[0].command)
+    again = call.plan().pretraining[0].command  # whatever its recipe looks for: these texts are judged on
+    assert flags_of(again)["held_out_file"] == [str(call.output / "test_texts.jsonl")]
     call.recipe("one", held_out_file=None)
     call.recipe("two", test_file=None, dataset="some/set")
     assert "held_out_file" not in flags_of(call.plan().pretraining[0].command)
@@ -971,3 +993,24 @@ def test_an_unknown_key_of_stage_two_is_refused(call: Call) -> None:
     assert process.returncode == 2, told
     assert "learning_rat; did you mean learning_rate?" in told.splitlines()[-1]
     assert not call.output.exists()
+
+
+def test_an_arm_has_one_start(tmp_path: Path) -> None:
+    """Cells of two different stages one, made before and after its corpus changed, are never averaged."""
+    cells = [Cell("one", 100.0, seed, tmp_path / "one" / "100-percent" / f"seed-{seed}", "finished") for seed in (0, 1)]
+    for cell, weights in zip(cells, ("a", "b"), strict=True):
+        cell.folder.mkdir(parents=True)
+        lineage = {"checkpoint": {"weights_sha256": weights}}
+        (cell.folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+    run_comparison.check_one_start(cells[:1])
+    with pytest.raises(Refusal, match=f"started from different weights; remove {tmp_path}/one,"):
+        run_comparison.check_one_start(cells)
+
+
+def test_a_ready_stage_one_looked_for_these_texts_if_its_recipe_says_so(call: Call) -> None:
+    """Else "0 found" is of other texts."""
+    folder = stage_one_folder(call)
+    tests = call.plan().stage_two_files("test_file")
+    for looked, found in ((tests, True), ("other.csv", False), ([*tests, "other.csv"], True)):
+        (folder / "recipe.yaml").write_text(json.dumps({"held_out_file": looked}), encoding="utf-8")
+        assert call.plan().was_looked_for(folder) is found

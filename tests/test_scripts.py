@@ -307,7 +307,15 @@ def test_stage_one_has_its_best_model_by_a_score_it_gives(
     flags: list[str], found: str, tiny_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:
     """Else it would train an epoch before it finds out."""
-    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
+    call = [
+        "--checkpoint",
+        str(tiny_folder),
+        "--train_file",
+        str(data_folder / "corpus.txt"),
+        "--use_cpu",
+        "--max_length",
+        "32",
+    ]
     with pytest.raises(Refusal, match=found):
         run_pretraining.main(
             [

@@ -14,6 +14,7 @@ import numpy as np
 
 from two_stage.entity_results import documents_apart
 from two_stage.entity_scores import entity_counts, entity_scores, find_entities, resampled_counts, type_scores
+from two_stage.exits import Refusal
 from two_stage.intervals import resampled_scores
 from two_stage.paired import Difference, detectable_difference, holm, mean_interval, paired_difference, verdict
 from two_stage.report import HEADLINES
@@ -69,6 +70,7 @@ class Answers(NamedTuple):
     right: np.ndarray  # whether all of a text is: bool (texts,)
     support: dict[str, int]  # texts, or entities, of each label in the gold
     items: int  # that the bootstrap draws: texts, sentences or documents
+    telling: int  # of them, those that put something to the test: of sentences, those with an entity
     scores: dict[str, float]
     draws: dict[str, np.ndarray]  # the scores of each resample of the items: (resamples,)
 
@@ -87,7 +89,9 @@ def read_answers(folder: Path, task: str) -> Answers:
         The answers. The same resamples are drawn of every cell, so that two cells' draws can be subtracted. Scores of
         single labels are called "f1 of 0", "f1 of 1" and so on.
     """
-    tables = json.loads((folder / "label_scores.json").read_text(encoding="utf-8"))
+    tables = read_json(folder / "label_scores.json")
+    if "test" not in tables:
+        raise Refusal(f"{folder}: its label_scores.json has no test split; remove the folder, and the run is done anew")
     labels = list(tables["test"].get("labels", {}))  # none where scores are predicted that fall into no shades
     read = (_read_sentiment if task == "sentiment" else _read_entities)(folder, labels)
     items, statistic = read.items, read.statistic
@@ -95,7 +99,7 @@ def read_answers(folder: Path, task: str) -> Answers:
     # 0 where there is no entity, gold or predicted, as in the run's own file
     scores = {name: float(np.nan_to_num(np.ravel(value)[0])) for name, value in whole.items()}
     support = {label: tables["test"]["labels"][label]["support"] for label in labels}
-    return Answers(*read[:4], support, items, scores, resampled_scores(statistic, items))
+    return Answers(*read[:4], support, items, read.telling, scores, resampled_scores(statistic, items))
 
 
 class _Read(NamedTuple):
@@ -106,6 +110,7 @@ class _Read(NamedTuple):
     predicted: list[str]
     right: np.ndarray
     items: int
+    telling: int
     statistic: Callable[[np.ndarray], dict[str, np.ndarray]]  # of how often each item was drawn
 
 
@@ -129,7 +134,7 @@ def _read_sentiment(folder: Path, labels: list[str]) -> _Read:
         return found | (regression_scores(scales[0], scales[1], counts) if scales else {})
 
     right = np.array([a == b for a, b in zip(gold, predicted, strict=True)])
-    return _Read([" · ".join(row[:first]) for row in rows], gold, predicted, right, len(rows), statistic)
+    return _Read([" · ".join(row[:first]) for row in rows], gold, predicted, right, len(rows), len(rows), statistic)
 
 
 def _read_entities(folder: Path, types: list[str]) -> _Read:
@@ -154,7 +159,8 @@ def _read_entities(folder: Path, types: list[str]) -> _Read:
 
     gold, predicted = ([spelled_entities(row["tokens"], row[side]) for row in rows] for side in sides)
     right = (of_sentences == of_sentences[..., :1]).all(axis=(1, 2))  # as many right as predicted and as gold
-    return _Read([row["text"] for row in rows], gold, predicted, right, len(counts), statistic)
+    telling = int((counts[..., 2].sum(axis=1) > 0).sum())  # what has no gold entity adds nothing to the gold's spread
+    return _Read([row["text"] for row in rows], gold, predicted, right, len(counts), telling, statistic)
 
 
 def _of_labels(f1: np.ndarray) -> dict[str, np.ndarray]:
@@ -220,7 +226,7 @@ class Evidence:
         assert self.first is not None
         ours, theirs = (self.each(name, fraction, seeds, score) for name in (arm, base))
         resampled = self.draws(arm, fraction, seeds, score) - self.draws(base, fraction, seeds, score)
-        return paired_difference(ours, theirs, resampled, self.first.items)
+        return paired_difference(ours, theirs, resampled, max(self.first.telling, 1))
 
     def curves(self, arms: Sequence[Arm], fractions: Sequence[float]) -> list[dict[str, Any]]:
         """Each arm's own mean score and its interval, at each share of the labels."""
@@ -230,7 +236,8 @@ class Evidence:
                 if seeds := self.seeds(fraction, arm.name):
                     assert self.first is not None
                     each = self.each(arm.name, fraction, seeds, self.score)
-                    low, high = mean_interval(each, self.draws(arm.name, fraction, seeds, self.score), self.first.items)
+                    draws, telling = self.draws(arm.name, fraction, seeds, self.score), max(self.first.telling, 1)
+                    low, high = mean_interval(each, draws, telling)
                     point = {"arm": arm.name, "fraction": fraction, "mean": float(each.mean())}
                     ends = {"low": _finite(low), "high": _finite(high)}
                     found.append(point | ends | {"each": each.tolist(), "seeds": seeds})
@@ -303,9 +310,10 @@ class Evidence:
             for seed in seeds:
                 right[side] += self.answers[side, fraction, seed].right
         most = {side: 2 * count > len(seeds) for side, count in right.items()}
+        few = {side: 2 * count < len(seeds) for side, count in right.items()}  # of an even number half is neither
         found: dict[str, Any] = {"items": len(gold), "examples": {}}
         for name, better, worse in (("right", arm, base), ("wrong", base, arm)):
-            places = np.flatnonzero(most[better] & ~most[worse])
+            places = np.flatnonzero(most[better] & few[worse])
             found[name] = len(places)
             surest = places[np.argsort(right[worse][places] - right[better][places], kind="stable")][:EXAMPLES]
             found["examples"][name] = [
@@ -331,8 +339,20 @@ def _finite(value: float) -> float | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file, {} where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The content of a JSON file, {} where there is none.
+
+    Raises:
+        Refusal: no JSON object in it.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"{path}: broken ({error}); remove its folder, and the run is done anew") from error
+    if not isinstance(found, dict):
+        raise Refusal(f"{path}: broken (no object); remove its folder, and the run is done anew")
+    return found
 
 
 def stage_cost(arm: Arm) -> dict[str, float] | None:

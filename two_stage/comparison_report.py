@@ -4,15 +4,13 @@ The page, `comparison.html.jinja`, holds what is said of everything; here the nu
 read.
 """
 
-import json
 import math
 import re
-import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
 
-from two_stage.comparison import NONE, spoken_cost
+from two_stage.comparison import NONE, read_json, spoken_cost
 from two_stage.comparison_pictures import (
     TITLES,
     comparison_svgs,
@@ -21,6 +19,7 @@ from two_stage.comparison_pictures import (
     percent_text,
     rows_of,
 )
+from two_stage.exits import Refusal, run_script
 from two_stage.pictures import UNDRAWABLE
 from two_stage.redaction import redacted_values
 from two_stage.report import markdown_cell
@@ -584,13 +583,18 @@ def _markdown_row(comparison: dict[str, Any], fraction: float, row: dict[str, An
 
 
 def main(folders: list[str]) -> None:
-    """Write the reports of finished comparisons anew, from their comparison.json."""
-    if not folders or not all(Path(folder, "comparison.json").is_file() for folder in folders):
-        sys.exit(f"no comparison.json in {' '.join(folders) or 'no folder'}")
-    for folder in folders:
-        comparison = json.loads(Path(folder, "comparison.json").read_text(encoding="utf-8"))
+    """Write the reports of finished comparisons anew, from their comparison.json.
+
+    Raises:
+        Refusal: no folder, or one without a comparison.
+    """
+    found = [(folder, read_json(Path(folder, "comparison.json"))) for folder in folders]
+    missing = [folder for folder, comparison in found if "differences" not in comparison]
+    if missing or not found:
+        raise Refusal(f"{', '.join(missing) or 'no folder'}: no comparison.json of a comparison; name another")
+    for folder, comparison in found:
         print(f"{folder}: {', '.join(write_report(Path(folder), comparison))}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_script(main)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 POWER = 0.8  # "would most likely tell": in four of five comparisons like this one
+FEWEST_ITEMS = 6  # of fewer, a sign test cannot reach 5 %, and resamples of one or two are all alike
 MOST_TIMES = 20  # so many times the seeds or items that are there, and no more, are worth a word of advice
 
 
@@ -126,7 +127,7 @@ def _two_spreads(each: np.ndarray, resampled: np.ndarray, items: int, level: flo
         raise ValueError(f"no interval at level {level} from draws of shape {resampled.shape} of {items} items")
     seed_sd = float(each.std(ddof=1)) if len(each) > 1 else math.nan
     defined = resampled[~np.isnan(resampled)]
-    if items < 2 or 2 * len(defined) < len(resampled):
+    if items < FEWEST_ITEMS or 2 * len(defined) < len(resampled):
         return seed_sd, math.nan
     # a bootstrap's variance is that of n draws from n items about their own mean, too small by (n - 1) / n
     return seed_sd, float(defined.std()) * math.sqrt(items / (items - 1))
@@ -349,6 +350,7 @@ def _what_would_tell(difference: Difference, points: float) -> str:
             ways += f"; more {'test items' if by_seeds else 'seeds'} alone would hardly"
         return f"If the true difference is what was seen, {ways}."
     most = max(abs(difference.low), abs(difference.high))
+    most = min(most, 1.0) if points > 1 else most  # a share is 1 at most
     unlikely = f"it is unlikely to be larger than {_amount(most, points)} either way."
     if times := _times_both(difference):
         return (
@@ -373,7 +375,8 @@ def _two_digits(count: int) -> int:
 def _number(score: float, points: float, sign: str = "") -> str:
     """A difference in points: tenths of a hundredth, thousandths of a unit; never -0.0."""
     digits = 1 if points >= 10 else 3
-    return f"{round(score * points, digits) + 0.0:{sign}.{digits}f}"
+    digits += round(score * points, digits) == 0  # its sign says whether an interval leaves 0 out
+    return f"{round(score * points, digits) + 0.0:{sign}.{digits if round(score * points, digits) else digits - 1}f}"
 
 
 def _amount(score: float, points: float, sign: str = "") -> str:
