@@ -219,7 +219,7 @@ class Plan:
     def stage_two_files(self, flag: str) -> list[str]:
         """The files that the recipe of stage two names."""
         value = read_recipe(str(self.settings.stage_two)).get(flag, [])
-        return [value] if isinstance(value, str) else value
+        return [file for file in ([value] if isinstance(value, str) else value) if file]
 
     def use_stage(self, name: str) -> tuple[str, tuple[Path, ...], tuple[str, ...]]:
         """A stage one's checkpoint, its folders, and the runs that it needs; planned if it is a recipe."""
@@ -349,7 +349,7 @@ def check_stage_two(plan: Plan) -> None:
         raise Refusal(f"--score {plan.settings.score}: is of predicted numbers; {path} says no `loss: regression`")
     if is_regression and not is_of_numbers and not recipe.get("labels"):
         raise Refusal(f"--score {plan.settings.score}: is of shades, and {path} has no labels; take --score pearson")
-    if "test_file" not in recipe and "dataset" not in recipe:
+    if not plan.stage_two_files("test_file") and "dataset" not in recipe:
         raise Refusal(f"{path}: names no test_file, and a comparison is made on test texts")
 
 

@@ -257,6 +257,7 @@ BAD_CALLS = {
         flag(arms="base task_adaptive stage_one", task_adaptive="gone.yaml"), ["gone.yaml", "no such file"]
     ),
     "a stage two without test texts": BadCall(recipe("two", test_file=None), ["two.yaml", "no test_file"]),
+    "a test file without a name": BadCall(recipe("two", test_file=""), ["two.yaml", "no test_file"]),
     "a missing test file": BadCall(recipe("two", test_file="gone.csv"), ["gone.csv", "no such file"]),
     "a missing training file": BadCall(recipe("two", train_file="gone.csv"), ["gone.csv", "no such file"]),
     "a sample of stage two's own": BadCall(recipe("two", train_fraction=0.5), ["two.yaml", "train_fraction", "leave"]),
