@@ -185,7 +185,7 @@ def test_a_killed_data_worker(call: Callable[..., Call], step: int, tmp_path: Pa
     assert list((tmp_path / "deaths").glob("done *"))
     # beside it may stand what torch's own thread says of the dead worker's connection
     told = [line for line in done.stderr.splitlines() if line.startswith("run_sentiment.py: ")]
-    assert len(told) == 1
+    assert len(told) == 1, done.stderr[-3000:]
     assert told[0].startswith("run_sentiment.py: a process that makes batches was killed")
     assert "the same command again" in told[0]
     made("run")

@@ -13,12 +13,14 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
+import torch
+from torch.multiprocessing.reductions import rebuild_storage_fd
 from transformers import PreTrainedModel
 
 import run_ner
 import run_pretraining
 import run_sentiment
-from two_stage.exits import Refusal, run_script
+from two_stage.exits import Refusal, run_script, told_failure
 from two_stage.recipe import parse_flags
 from two_stage.runs import Run, begin_run
 
@@ -448,6 +450,26 @@ def test_refusals_without_data_are_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"{script}: ")
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "reset by peer"), EOFError(), FileNotFoundError(2, "gone")]
+)
+def test_a_batch_of_a_worker_that_was_killed_just_then(error: BaseException) -> None:
+    """It breaks off within torch before torch knows of the worker's death; the same error elsewhere is another."""
+
+    class Gone:
+        def detach(self) -> int:
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        rebuild_storage_fd(torch.UntypedStorage, Gone(), 4)
+    told = told_failure(raised.value)
+    assert told is not None
+    assert told.startswith("a process that makes batches was killed")
+    with pytest.raises(type(error)) as raised:
+        Gone().detach()
+    assert told_failure(raised.value.with_traceback(None)) is None
 
 
 @pytest.mark.parametrize(

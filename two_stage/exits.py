@@ -165,6 +165,13 @@ def end_stopped(script: str, stop: BaseException) -> NoReturn:
     sys.exit(128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
 
 
+def _is_of_a_lost_worker(error: BaseException) -> bool:
+    """Whether a batch was to be fetched from a process that was killed just then, before torch had noticed."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_fetching = any(Path(file).parts[-3:-1] == ("torch", "multiprocessing") for file in files)
+    return is_fetching and isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
+
+
 def told_failure(error: BaseException) -> str | None:
     """One line about a fault that is not the program's, and how to mend it; None of any other."""
     text = " ".join(str(error).split())
@@ -177,7 +184,8 @@ def told_failure(error: BaseException) -> str | None:
             "--gradient_accumulation_steps: the numbers stay the same"
         )
     what = {"MemoryError": "no memory is left", "BrokenProcessPool": "a process that reads data was killed"}.get(kind)
-    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+    is_told = "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text)
+    if is_told or _is_of_a_lost_worker(error):
         what = "a process that makes batches was killed, as happens when memory is full"
     if what is None:
         return None
