@@ -388,6 +388,9 @@ def check_checkpoints(plan: Plan, base: Checkpoint) -> dict[str, str]:
                 what = "is a trained model of stage two, head and all" if is_trained else "has no weights"
                 raise Refusal(f"--stage_one {arm.checkpoint}: {what}; name the folder that run_pretraining.py left")
             hashes[arm.checkpoint] = str(found.weights_sha256)
+            for folder in arm.stages:  # what the report reads of them
+                for name in (RESULTS, "trainer_state.json", "corpus_report.json"):
+                    read_json(folder / name)
             started = (found.lineage or {}).get("checkpoint", {}).get("weights_sha256", base.weights_sha256)
             if arm.stages and arm.dose is None and started != base.weights_sha256:
                 told = f"{arm.checkpoint} went on from other weights than {base.name}: what differs is not it alone"

@@ -269,6 +269,10 @@ BAD_CALLS = {
     "a stage one without weights": BadCall(
         lambda call: (stage_one_folder(call) / "model.safetensors").unlink(), ["one: has no weights", "run_pretraining"]
     ),
+    "a stage one with a broken report": BadCall(
+        lambda call: (stage_one_folder(call) / "corpus_report.json").write_text("{", encoding="utf-8"),
+        ["corpus_report.json: broken", "remove it"],
+    ),
     "a trained model for a stage one": BadCall(trained_for_stage_one, ["is a trained model of stage two"]),
     "test texts without labels": BadCall(unlabelled_test, ["row 1: no label in column label"]),
     "shades of numbers alone": BadCall(

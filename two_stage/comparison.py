@@ -18,7 +18,7 @@ from two_stage.exits import Refusal
 from two_stage.intervals import resampled_scores
 from two_stage.paired import Difference, detectable_difference, holm, mean_interval, paired_difference, verdict
 from two_stage.report import HEADLINES
-from two_stage.runs import RESULTS
+from two_stage.runs import RESULTS, read_object
 from two_stage.scores import confusion_matrix, label_scores, regression_scores, shade_scores
 from two_stage.sentiment_results import safe_cell
 from two_stage.side_by_side import FINISHED
@@ -342,17 +342,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file, {} where there is none.
 
     Raises:
-        Refusal: no JSON object in it.
+        Refusal: that file is broken.
     """
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise Refusal(f"{path}: broken ({error}); remove its folder, and the run is done anew") from error
-    if not isinstance(found, dict):
-        raise Refusal(f"{path}: broken (no object); remove its folder, and the run is done anew")
-    return found
+    return read_object(path, "remove it, and give the same command again") if path.is_file() else {}
 
 
 def stage_cost(arm: Arm) -> dict[str, float] | None:

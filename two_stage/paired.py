@@ -375,8 +375,9 @@ def _two_digits(count: int) -> int:
 def _number(score: float, points: float, sign: str = "") -> str:
     """A difference in points: tenths of a hundredth, thousandths of a unit; never -0.0."""
     digits = 1 if points >= 10 else 3
-    digits += round(score * points, digits) == 0  # its sign says whether an interval leaves 0 out
-    return f"{round(score * points, digits) + 0.0:{sign}.{digits if round(score * points, digits) else digits - 1}f}"
+    if round(score * points, digits) == 0 != round(score * points, digits + 1):
+        digits += 1  # its sign says whether an interval leaves 0 out
+    return f"{round(score * points, digits) + 0.0:{sign}.{digits}f}"
 
 
 def _amount(score: float, points: float, sign: str = "") -> str:

@@ -162,13 +162,26 @@ def finished_scores(results: Path) -> dict[str, float]:
     Raises:
         Refusal: that file is broken.
     """
+    return read_object(results, "remove it, and the run is finished anew")
+
+
+def read_object(path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object that a file of a run holds.
+
+    Args:
+        path: of the file.
+        mend: what to do about a broken one.
+
+    Raises:
+        Refusal: that file is broken.
+    """
     try:
-        scores = json.loads(results.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise Refusal(f"{results}: broken ({error}); remove it, and the run is finished anew") from error
-    if not isinstance(scores, dict):
-        raise Refusal(f"{results}: broken (no object of scores); remove it, and the run is finished anew")
-    return scores
+        raise Refusal(f"{path}: broken ({error}); {mend}") from error
+    if not isinstance(found, dict):
+        raise Refusal(f"{path}: broken (no object); {mend}")
+    return found
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
