@@ -425,10 +425,8 @@ def check_scripts(plan: Plan) -> None:
     probes = [arm for arm in plan.arms if arm.name in (BASE, "heads_as_is")]  # the others' flags are base's
     cells = {(cell.arm, cell.fraction): cell for cell in reversed(plan.cells)}
     commands = [plan.cell_command(arm, cells[arm.name, share]) for arm in probes for share in sorted(ends)]
-    whole = cells[BASE, max(ends)]._replace(
-        fraction=100.0
-    )  # of shares every seed draws its own rows: all are looked at
-    commands += [plan.cell_command(plan.arms[0], whole)] if max(ends) < 100 else []
+    if max(ends) < 100:  # of a share every seed draws its own rows, so all rows are looked at
+        commands.append(plan.cell_command(plan.arms[0], cells[BASE, max(ends)]._replace(fraction=100.0)))
     commands += [run.command for run in plan.pretraining if not run.folder.exists()]
     with TemporaryDirectory() as folder:  # into the comparison's own folder nothing goes before all is well
         write_texts(plan, Path(folder))
