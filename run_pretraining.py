@@ -191,7 +191,7 @@ from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
 from two_stage.streaming import StreamedRows
 from two_stage.tables import check_files, file_sha256
-from two_stage.trainer import ExactTrainer, time_steps
+from two_stage.trainer import ExactTrainer, StepTimer, time_steps
 from two_stage.vocabulary import extend_embeddings
 
 # --- Data: documents → sentence pairs → masked batches ----------------------------------------------------------------
@@ -782,6 +782,24 @@ class ScoreBefore(TrainerCallback):
                 write_whole(self.kept, json.dumps(self.scores, indent=2) + "\n")
 
 
+class TellCosts(StepTimer):
+    """Says after the first steps what all will take, and completes the corpus report by it."""
+
+    def __init__(self, run: Run, report: dict[str, Any]) -> None:
+        super().__init__()
+        self.run, self.report = run, report
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look at the clock, until it has told enough."""
+        if self.has_told:
+            return
+        super().on_step_end(args, state, control)
+        if self.has_told:
+            costs = self.costs(args, state.max_steps)
+            say(report_lines(costs))
+            write_report(self.run, self.report | costs)
+
+
 class KeepModels(TrainerCallback):
     """Keeps copies of the model on the way, to see what a shorter stage one would have been worth to stage two.
 
@@ -830,15 +848,6 @@ def train_and_score(trainer: PretrainingTrainer, run: Run, general: SentencePair
 # --- Main -------------------------------------------------------------------------------------------------------------
 
 
-def run_time(
-    model: BertForPreTraining, training: PretrainingArguments, steps: int, parts: dict[str, Any]
-) -> dict[str, float]:
-    """For the corpus report: what a step costs, measured on a copy of the model, and `hours`, those of the run."""
-    timed = time_steps(PretrainingTrainer, copy.deepcopy(model), training, **parts)
-    set_seed(training.seed)
-    return timed | {"hours": timed["seconds_a_step"] * steps / 3600}
-
-
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run stage one; returns the scores that stand in all_results.json, or with --check_only the corpus report."""
     started = time.time()
@@ -874,8 +883,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     set_seed(training.seed)
     learns_next = not settings.no_next_sentence if settings.streaming else pairs.has_next_sentences
     model, new = load_pretraining_model(checkpoint, corpora.new_words, learns_next)
-    if run.checkpoint is None:
-        report |= run_time(model, training, planned_steps(len(pairs), training), parts)
+    if settings.check_only:
+        report |= time_steps(PretrainingTrainer, model, training, planned_steps(len(pairs), training), **parts)
     say(report_lines(report))
     if settings.check_only:
         return report
@@ -886,6 +895,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     trainer = PretrainingTrainer(
         model=model, args=training, eval_dataset=held_out, compute_metrics=pretraining_scores, **parts
     )
+    trainer.add_callback(TellCosts(run, report))
     trainer.add_callback(KeepModels(trainer, run, settings.keep_at or [], lineage))
     scores = train_and_score(trainer, run, general)
     scores["total_runtime"] = time.time() - started

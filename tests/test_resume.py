@@ -62,7 +62,7 @@ class Call:
         own = ExactTrainer.training_step
 
         def training_step(trainer: ExactTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
-            if trainer.state.global_step == step - 1 and trainer.args.save_strategy != "no":  # others are timed
+            if trainer.state.global_step == step - 1:
                 raise CutOff
             return own(trainer, *args, **kwargs)
 

@@ -511,7 +511,7 @@ def test_a_run_that_was_cut_off_keeps_the_same_models(
 
     class Cut(run_pretraining.PretrainingTrainer):
         def training_step(self, *args: object, **kwargs: object) -> torch.Tensor:
-            if self.state.max_steps == 8 and self.state.global_step == 5:  # others are timed
+            if self.state.global_step == 5:
                 raise CutOff
             return super().training_step(*args, **kwargs)  # type: ignore[arg-type]
 

@@ -78,7 +78,7 @@ def test_long_steps_are_timed_few(processes: int, stops: bool, monkeypatch: pyte
     """A lone process stops behind the first interval that is long enough; several would not agree on when."""
     clock = iter([0.0, 1.0, trainers.TIMED_SECONDS + 0.1])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    timer, control = trainers.StepTimer(), TrainerControl()
+    timer, control = trainers.FewSteps(), TrainerControl()
     for _ in range(2):
         timer.on_step_end(SimpleNamespace(world_size=processes), TrainerState(), control)
         assert not control.should_training_stop

@@ -92,14 +92,11 @@ TRAINERS = {
 POINTS = {
     "files are read": Point(run_sentiment, "load_splits", 1, None, is_at_once=True),
     "the folder is begun": Point(runs, "write_whole", 2, None, is_at_once=True),
-    "steps are timed": Point(
-        run_pretraining.PretrainingTrainer, "compute_loss", 3, None, "pretraining", 2, False, True
-    ),
     "a step's rows are read": Point(ExactTrainer, "get_batch_samples", 2, 2),
     "forward of the first of two": Point(run_sentiment.SentimentTrainer, "compute_loss", 3, 2),
     "forward of the second of two": Point(run_ner.NerTrainer, "compute_loss", 4, 2, "ner", signal.SIGINT),
     "forward of the very first": Point(run_ner.NerTrainer, "compute_loss", 1, 1, "ner"),
-    "backward": Point(Accelerator, "backward", 16, 2, "pretraining"),  # twelve times in steps that are timed
+    "backward": Point(Accelerator, "backward", 4, 2, "pretraining"),
     "within the optimizer's step": Point(adam, "adam", 6, 2, "ner"),
     "behind the optimizer's step": Point(adam, "adam", 6, 2, "sentiment", signal.SIGINT, True),
     "between steps": Point(ExactCallback, "on_step_end", 1, 2, is_behind=True),

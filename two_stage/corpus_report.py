@@ -107,35 +107,50 @@ def near_duplicates(documents: Dataset, limit: int = 20_000) -> NearDuplicates:
         documents = documents.select(np.sort(np.random.default_rng(0).permutation(count)[:limit]))
     rows = documents.with_format("numpy", columns=["input_ids"])
     index = MinHashLSH(num_perm=BANDS * BAND_ROWS, params=(BANDS, BAND_ROWS))
-    signatures = np.zeros((len(documents), BANDS * BAND_ROWS), dtype=np.uint32)
+    minhashes = _minhashes(documents)
+    signatures = np.array([minhash.hashvalues for minhash in minhashes]).reshape(-1, BANDS * BAND_ROWS)
     found = 0
-    for number, (shingles, minhash) in enumerate(_minhashes(documents)):
-        signatures[number] = minhash.hashvalues
-        candidates = np.array(index.query(minhash), dtype=np.int64)
-        likeness = (signatures[candidates] == minhash.hashvalues).mean(axis=1)
+    for number in np.flatnonzero(_meets_another(signatures)).tolist():
+        shingles = _shingles(rows[number]["input_ids"])
+        candidates = np.array(index.query(minhashes[number]), dtype=np.int64)
+        likeness = (signatures[candidates] == signatures[number]).mean(axis=1)
         # not all: of a template there may be thousands, each somewhat like this one
         likest = [i for i in np.lexsort((candidates, -likeness))[:8] if likeness[i] > LIKENESS - 3 * LIKENESS_ERROR]
         if any(_jaccard(shingles, _shingles(rows[int(candidates[i])]["input_ids"])) >= LIKENESS for i in likest):
             found += 1
         else:  # a twin is not indexed: of ten thousand copies, each is compared with the first alone
-            index.insert(number, minhash, check_duplication=False)
+            index.insert(number, minhashes[number], check_duplication=False)
     return NearDuplicates(len(documents), found, LIKENESS, count)
 
 
-def _minhashes(documents: Dataset) -> Iterator[tuple[np.ndarray, Any]]:
-    """Of each document the hashes of its shingles and their datasketch MinHash."""
+def _minhashes(documents: Dataset) -> list[Any]:
+    """Each document's datasketch MinHash."""
     from datasketch import MinHash
 
-    empty = MinHash(BANDS * BAND_ROWS, hashfunc=int)  # the shingles are hashed already
+    empty, minhashes = MinHash(BANDS * BAND_ROWS, hashfunc=int), []  # the shingles are hashed already
     with tqdm(total=len(documents), desc="Looking for near duplicates", delay=2) as progress:
         for tokens, offsets in token_batches(documents):
+            hashes = gram_hashes(tokens, SHINGLE)  # of runs across two documents too, which nobody takes
             for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-                shingles = _shingles(tokens[start:stop])
+                is_short = stop - start < SHINGLE
+                shingles = _shingles(tokens[start:stop]) if is_short else hashes[start : stop - SHINGLE + 1]
                 minhash = empty.copy()
                 for i in range(0, len(shingles), 10_000):  # each hashed 126 ways: 5 MB a temporary array
                     minhash.update_batch((shingles[i : i + 10_000] >> np.uint64(32)).tolist())
-                progress.update()
-                yield shingles, minhash
+                minhashes.append(minhash)
+            progress.update(len(offsets) - 1)
+    return minhashes
+
+
+def _meets_another(signatures: np.ndarray) -> np.ndarray:
+    """Whether a document has a band like another's: bool (documents,). No other can be anybody's candidate."""
+    multipliers = np.random.default_rng(0).integers(2**64, size=BAND_ROWS, dtype=np.uint64)
+    meets = np.zeros(len(signatures), dtype=bool)
+    for band in np.split(signatures.astype(np.uint64), BANDS, axis=1):
+        # by a hash of 64 bits: bands alike have the same, and of others hardly two
+        _, which, uses = np.unique(band @ multipliers, return_inverse=True, return_counts=True)
+        meets |= uses[which] > 1
+    return meets
 
 
 def _shingles(tokens: np.ndarray) -> np.ndarray:

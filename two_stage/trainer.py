@@ -7,13 +7,13 @@ step sees (the order of rows, the masks) is keyed by (seed, epoch, row), never b
 """
 
 import math
-import resource
 import shutil
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -46,7 +46,7 @@ from two_stage.trackers import write_into
 from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, arguments_aside, planned_steps
 
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
-TIMED_STEPS, TIMED_SECONDS = 6, 2  # the first warms up and has no time; a lone process stops where steps are so long
+TIMED_STEPS, TIMED_SECONDS = 6, 2  # the first warms up and has no time; where steps are so long, fewer are enough
 if not hasattr(Trainer, "loss_is_scaled_for_ga"):  # older ones would divide the gradient once more, in silence
     raise ImportError("transformers 5.23 or newer is needed: pip install -r requirements.txt")
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -650,7 +650,7 @@ def refusing_pickles(checkpoint: str | None) -> Iterator[None]:
 
 
 class StepTimer(TrainerCallback):
-    """Notes when each step ends, and stops a lone process once long steps have told enough."""
+    """Notes when each step ends, and what that tells."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -660,31 +660,54 @@ class StepTimer(TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
-        control.should_training_stop |= args.world_size == 1 and self.ends[-1] - self.ends[0] > TIMED_SECONDS
+
+    @property
+    def has_told(self) -> bool:
+        """Whether these are steps enough, or steps so long that few are enough."""
+        return len(self.ends) >= TIMED_STEPS or (len(self.ends) > 1 and self.ends[-1] - self.ends[0] > TIMED_SECONDS)
+
+    def costs(self, args: TrainingArguments, steps: int) -> dict[str, float]:
+        """What a step costs here, and all of a run of `steps`.
+
+        Returns:
+            seconds_a_step, the median; hours, those of all steps; memory_gb, the peak of this process so far in 10^9
+            bytes: of its GPU, if it has one, else of all that it holds.
+        """
+        on_gpu = torch.cuda.is_available() and not args.use_cpu
+        peak = torch.cuda.max_memory_allocated() if on_gpu else getrusage(RUSAGE_SELF).ru_maxrss * 1024
+        seconds = float(np.median(np.diff(self.ends)))
+        return {"seconds_a_step": seconds, "hours": seconds * steps / 3600, "memory_gb": peak / 1e9}
+
+
+class FewSteps(StepTimer):
+    """Stops a lone process once its steps have told enough; several would not agree on when."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look at the clock."""
+        super().on_step_end(args, state, control)
+        control.should_training_stop |= args.world_size == 1 and self.has_told
 
 
 def time_steps(
-    trainer_class: type["ExactTrainer"], model: nn.Module, training: ExactTrainingArguments, **parts: Any
+    trainer_class: type["ExactTrainer"], model: nn.Module, training: ExactTrainingArguments, steps: int, **parts: Any
 ) -> dict[str, float]:
-    """The time and memory that a step takes here, measured on a few; they spoil `model`.
+    """What a run of so many steps will cost here, measured on a few, which spoil `model`.
 
     Args:
         trainer_class: whose steps.
         model: to be thrown away.
         training: the run's arguments.
+        steps: of the run.
         parts: what the trainer is given besides.
 
     Returns:
-        seconds_a_step, the median of few, where steps take seconds of one; memory_gb, the peak of this process in 10^9
-        bytes: of its GPU, if it has one, else of all that it holds.
+        As `StepTimer.costs`.
     """
-    timer = StepTimer()
+    timer = FewSteps()
     arguments = arguments_aside(training, TIMED_STEPS)
     arguments.disable_tqdm, arguments.logging_strategy = True, IntervalStrategy.NO
     with TemporaryDirectory() as arguments.output_dir:
         trainer = trainer_class(model=model, args=arguments, callbacks=[timer], **parts)
         trainer.remove_callback(PrinterCallback)  # it would print the run's last line of figures
         trainer.train()
-    on_gpu = torch.cuda.is_available() and not training.use_cpu
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds_a_step": float(np.median(np.diff(timer.ends))), "memory_gb": peak / 1e9}
+    return timer.costs(training, steps)
