@@ -100,46 +100,46 @@ def near_duplicates(documents: Dataset, limit: int = 20_000) -> NearDuplicates:
     Returns:
         The counts. Memory is a few kilobytes a document compared.
     """
-    from datasketch import MinHashLSH
+    from datasketch import MinHash, MinHashLSH
 
     count = len(documents)
     if count > limit:
         documents = documents.select(np.sort(np.random.default_rng(0).permutation(count)[:limit]))
     rows = documents.with_format("numpy", columns=["input_ids"])
     index = MinHashLSH(num_perm=BANDS * BAND_ROWS, params=(BANDS, BAND_ROWS))
-    minhashes = _minhashes(documents)
-    signatures = np.array([minhash.hashvalues for minhash in minhashes]).reshape(-1, BANDS * BAND_ROWS)
+    minhash = MinHash(BANDS * BAND_ROWS, hashfunc=int)  # the shingles are hashed already
+    signatures = _signatures(documents, minhash)
     found = 0
     for number in np.flatnonzero(_meets_another(signatures)).tolist():
-        shingles = _shingles(rows[number]["input_ids"])
-        candidates = np.array(index.query(minhashes[number]), dtype=np.int64)
+        shingles, minhash.hashvalues = _shingles(rows[number]["input_ids"]), signatures[number]
+        candidates = np.array(index.query(minhash), dtype=np.int64)
         likeness = (signatures[candidates] == signatures[number]).mean(axis=1)
         # not all: of a template there may be thousands, each somewhat like this one
         likest = [i for i in np.lexsort((candidates, -likeness))[:8] if likeness[i] > LIKENESS - 3 * LIKENESS_ERROR]
         if any(_jaccard(shingles, _shingles(rows[int(candidates[i])]["input_ids"])) >= LIKENESS for i in likest):
             found += 1
         else:  # a twin is not indexed: of ten thousand copies, each is compared with the first alone
-            index.insert(number, minhashes[number], check_duplication=False)
+            index.insert(number, minhash, check_duplication=False)
     return NearDuplicates(len(documents), found, LIKENESS, count)
 
 
-def _minhashes(documents: Dataset) -> list[Any]:
-    """Each document's datasketch MinHash."""
-    from datasketch import MinHash
-
-    empty, minhashes = MinHash(BANDS * BAND_ROWS, hashfunc=int), []  # the shingles are hashed already
+def _signatures(documents: Dataset, minhash: Any) -> np.ndarray:
+    """Each document's, by datasketch's `minhash`, which they share: uint32 (documents, BANDS * BAND_ROWS)."""
+    signatures = np.tile(minhash.hashvalues, (len(documents), 1))
+    number = 0
     with tqdm(total=len(documents), desc="Looking for near duplicates", delay=2) as progress:
         for tokens, offsets in token_batches(documents):
             hashes = gram_hashes(tokens, SHINGLE)  # of runs across two documents too, which nobody takes
             for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
                 is_short = stop - start < SHINGLE
                 shingles = _shingles(tokens[start:stop]) if is_short else hashes[start : stop - SHINGLE + 1]
-                minhash = empty.copy()
+                minhash.clear()
                 for i in range(0, len(shingles), 10_000):  # each hashed 126 ways: 5 MB a temporary array
                     minhash.update_batch((shingles[i : i + 10_000] >> np.uint64(32)).tolist())
-                minhashes.append(minhash)
+                signatures[number] = minhash.hashvalues
+                number += 1
             progress.update(len(offsets) - 1)
-    return minhashes
+    return signatures
 
 
 def _meets_another(signatures: np.ndarray) -> np.ndarray:
