@@ -174,7 +174,6 @@ from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_le
 from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
 from two_stage.cross_entropy import SummedCrossEntropy
 from two_stage.handoff import (
-    WEIGHTS,
     Checkpoint,
     SavedAsStock,
     load_model,
@@ -186,11 +185,11 @@ from two_stage.last_layer import can_read_few, let_last_layer_read_few
 from two_stage.launch import is_shared_out
 from two_stage.layers import check_freezing
 from two_stage.lineage import trace_lineage
-from two_stage.runs import Run, begin_run, left_as_it_is, open_run, write_lineage
+from two_stage.runs import Run, begin_run, left_as_it_is, open_run, saved_hashes, write_lineage
 from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
 from two_stage.streaming import StreamedRows
-from two_stage.tables import check_files, file_sha256
+from two_stage.tables import check_files
 from two_stage.trainer import ExactTrainer, StepTimer, time_steps
 from two_stage.vocabulary import extend_embeddings
 
@@ -790,11 +789,11 @@ class TellCosts(StepTimer):
         self.run, self.report = run, report
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Look at the clock, until it has told enough."""
+        """Look at the clock, until it has told enough or there are no more steps."""
         if self.has_told:
             return
         super().on_step_end(args, state, control)
-        if self.has_told:
+        if self.has_told or (state.global_step == state.max_steps and len(self.ends) > 1):
             costs = self.costs(args, state.max_steps)
             say(report_lines(costs))
             write_report(self.run, self.report | costs)
@@ -829,7 +828,7 @@ class KeepModels(TrainerCallback):
         with told_if_unwritten(folder, "the run's checkpoints are intact"):
             self.trainer.save_model(str(partial_folder), _internal_call=True)  # a push to the Hub is for the end
             if self.trainer.is_world_process_zero():
-                made = self.lineage | {"steps": steps, "weights_sha256": file_sha256(partial_folder / WEIGHTS)}
+                made = self.lineage | {"steps": steps} | saved_hashes(partial_folder)
                 write_lineage(partial_folder, made)
                 put_in_place(partial_folder, folder)
                 say(f"Kept the model after {steps:,} steps in {folder}")

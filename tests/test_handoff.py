@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from two_stage.checkpoints import seal
 from two_stage.exits import Refusal
 from two_stage.handoff import load_model, open_checkpoint, tokenizer_sha256, verify_handoff
 from two_stage.lineage import check_unseen, trace_lineage
-from two_stage.runs import changed_inputs
+from two_stage.runs import changed_inputs, saved_hashes
 
 CLASSIFIER = ("classifier.",)
 
@@ -155,20 +156,27 @@ def test_no_weights_is_from_scratch(checkpoint_copy: Path, capsys: pytest.Captur
     assert "has no weights: starting from scratch" in capsys.readouterr().out
 
 
-def test_lineage_knows_changed_weights_and_tokenizers(checkpoint_copy: Path, tmp_path: Path) -> None:
-    """A folder that a run left is taken as it is, and refused once its weights or its tokenizer are others."""
+def test_lineage_knows_changed_weights_configs_and_tokenizers(checkpoint_copy: Path, tmp_path: Path) -> None:
+    """A folder that a run left is taken as it is, and refused once its weights, config or tokenizer are others."""
     checkpoint = open_checkpoint(str(checkpoint_copy))
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("one .\n", encoding="utf-8")
     data = {"train_file": [str(corpus)], "validation_file": None}
     lineage = trace_lineage("run_pretraining.py", checkpoint, data, ("txt",), rows_a_step=16)
-    lineage["weights_sha256"] = checkpoint.weights_sha256
+    lineage |= saved_hashes(checkpoint_copy)
+    assert lineage["weights_sha256"] == checkpoint.weights_sha256
     (checkpoint_copy / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
     made = open_checkpoint(str(checkpoint_copy)).lineage
     assert made is not None
     assert made["tokenizer_sha256"] == tokenizer_sha256(checkpoint.tokenizer)
     assert list(made["data"]["train_file"]) == [str(corpus)]
 
+    config = json.loads((checkpoint_copy / "config.json").read_text(encoding="utf-8"))
+    for fields, is_taken in (({}, True), ({"transformers_version": "9.0"}, True), ({"layer_norm_eps": 1e-5}, False)):
+        (checkpoint_copy / "config.json").write_text(json.dumps(config | fields), encoding="utf-8")  # in one line
+        with nullcontext() if is_taken else pytest.raises(Refusal, match=r"config\.json says other things"):
+            open_checkpoint(str(checkpoint_copy))
+    (checkpoint_copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
     options = json.loads((checkpoint_copy / "tokenizer_config.json").read_text())
     (checkpoint_copy / "tokenizer_config.json").write_text(json.dumps(options | {"do_lower_case": False}))
     with pytest.raises(Refusal, match="tokenizer is not the one"):

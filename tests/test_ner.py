@@ -498,6 +498,7 @@ def test_a_reading_that_is_none_is_refused(reading: Any, trained: Path, tmp_path
     """As a config that was edited by hand may have it."""
     folder = tmp_path / "edited"
     shutil.copytree(trained, folder)
+    (folder / "lineage.json").unlink()  # which knows the config as it was
     config = json.loads((folder / "config.json").read_text()) | {"reading": reading}
     (folder / "config.json").write_text(json.dumps(config))
     file = write_rows(tmp_path / "rows.jsonl", tagged(2, 9, 0))

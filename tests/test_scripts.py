@@ -102,6 +102,8 @@ def test_scores_that_other_tools_read(runs: dict[str, Path]) -> None:
         assert ("train_samples" in scores) == (name != "pretraining")
     report = json.loads((runs["pretraining"] / "corpus_report.json").read_text())
     assert {"random_next_share", "padding_share"} <= report.keys()
+    assert report["seconds_a_step"] > 0
+    assert report["hours"] == pytest.approx(report["seconds_a_step"] * report["steps"] / 3600)
 
 
 def test_training_learns(runs: dict[str, Path]) -> None:
@@ -470,8 +472,8 @@ def test_models_are_kept_on_the_way(tiny_folder: Path, data_folder: Path, tmp_pa
         assert weights == file_sha256(tmp_path / "plain" / f"checkpoint-{step}" / "model.safetensors")
         made = json.loads((folder / "lineage.json").read_text())
         whole = json.loads((tmp_path / "run" / "lineage.json").read_text())
-        assert (made.pop("steps"), made.pop("weights_sha256")) == (step, weights)
-        assert made == {name: value for name, value in whole.items() if name != "weights_sha256"}
+        assert (made.pop("steps"), made["weights_sha256"]) == (step, weights)
+        assert made == whole | {"weights_sha256": weights}  # the config is the same
     weights = [file_sha256(tmp_path / run / "model.safetensors") for run in ("run", "plain")]
     assert weights[0] == weights[1]
     assert open_checkpoint(str(kept / "50-percent")).config.architectures == ["BertForPreTraining"]

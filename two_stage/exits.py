@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from tqdm import tqdm
+
 from two_stage.redaction import redacted
 
 ONE_STOP = 3.0  # seconds: a launcher passes on the Ctrl-C that the terminal has sent already; that is no second one
@@ -108,9 +110,10 @@ def outlive_one_stop(worker: int) -> None:
 
 
 def say(text: str) -> None:
-    """Print once, however many processes say it."""
+    """Print once, however many processes say it, above the progress bars that are there."""
     if int(os.environ.get("RANK", 0)) == 0:
-        print(_printable(text, kept="\n"), flush=True)
+        with tqdm.external_write_mode():
+            print(_printable(text, kept="\n"), flush=True)
 
 
 def run_script(main: Callable[[list[str]], object]) -> NoReturn:

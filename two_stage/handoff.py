@@ -27,7 +27,7 @@ from transformers.utils import cached_file, logging
 
 from two_stage.checkpoints import MANIFEST, what_is_wrong
 from two_stage.exits import Refusal, say
-from two_stage.runs import LINEAGE, RECIPE, RESULTS
+from two_stage.runs import LINEAGE, RECIPE, RESULTS, config_file_sha256
 from two_stage.tables import file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
@@ -149,7 +149,7 @@ def _open(name: str) -> Checkpoint:
     if config.is_decoder:
         raise Refusal(f"checkpoint {name}: is a decoder (is_decoder in its config.json); only an encoder will do")
     checkpoint = Checkpoint(name, config, _open_tokenizer(name, config), _open_weights(name), _open_lineage(name))
-    _check_lineage(checkpoint)
+    _check_lineage(checkpoint, config_file)
     return checkpoint
 
 
@@ -291,14 +291,19 @@ def _checkpoint_file(name: str, file: str) -> Path | None:
     return Path(found) if found else None
 
 
-def _check_lineage(checkpoint: Checkpoint) -> None:
-    """Refuse a folder whose weights or tokenizer are gone, or others than those of the run that made it."""
+def _check_lineage(checkpoint: Checkpoint, config_file: Path) -> None:
+    """Refuse a folder whose weights are gone, or that has others, or another config or tokenizer, than its run left."""
     made = checkpoint.lineage or {}
     trained = made.get("weights_sha256") or any(name in TASK_MODELS for name in checkpoint.config.architectures or [])
     if trained and checkpoint.weights is None:
         raise Refusal(f"checkpoint {checkpoint.name}: its {WEIGHTS} is gone; copy it anew")
     if made.get("weights_sha256") not in (None, checkpoint.weights_sha256):
         raise Refusal(f"checkpoint {checkpoint.name}: {WEIGHTS} is not the file that its {LINEAGE} names")
+    if made.get("config_sha256") not in (None, config_file_sha256(config_file)):
+        raise Refusal(
+            f"checkpoint {checkpoint.name}: config.json says other things than when its {LINEAGE} was written, and a "
+            f"label or a setting that moved would be believed; copy it anew"
+        )
     if made.get("tokenizer_sha256") not in (None, checkpoint.tokenizer_sha256):
         raise Refusal(f"checkpoint {checkpoint.name}: its tokenizer is not the one that it was trained with")
 

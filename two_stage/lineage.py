@@ -36,7 +36,7 @@ def trace_lineage(
         precision: and in the same.
 
     Returns:
-        The content of lineage.json, but for `weights_sha256`, which the end of the run adds.
+        The content of lineage.json, but for the hashes of what is saved, which the end of the run adds.
 
     Raises:
         Refusal: a file that is missing, empty, or of a form that the script does not read.

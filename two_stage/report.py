@@ -15,8 +15,7 @@ from two_stage.exits import Refusal, run_script
 from two_stage.hub import upload_run
 from two_stage.locks import unlock_folder
 from two_stage.redaction import redacted, redacted_values
-from two_stage.runs import RESULTS, Run, finished_scores, write_lineage, write_results
-from two_stage.tables import file_sha256
+from two_stage.runs import RESULTS, Run, finished_scores, saved_hashes, write_lineage, write_results
 
 if TYPE_CHECKING:
     from two_stage.trainer import ExactTrainer
@@ -242,7 +241,7 @@ def write_folder(
     """Write what lies beside the weights; see `finish_run`."""
     if trainer.train_dataset is not None:
         trainer.state.save_to_json(str(run.folder / "trainer_state.json"))
-        lineage["weights_sha256"] = file_sha256(run.folder / "model.safetensors")
+        lineage |= saved_hashes(run.folder)
         facts = {"started from": lineage["checkpoint"]["name"]} | findings.facts
         for flag, files in lineage["data"].items():
             # a data set that stage one reads is known by other words than a hash

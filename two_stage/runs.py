@@ -1,5 +1,6 @@
 """One run a folder: a run is begun, gone on with, or found finished; none is written over."""
 
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from two_stage.hub import upload_run
 from two_stage.locks import HELD, lock_folder, unlock_folder
 from two_stage.recipe import read_recipe, recipe_text
 from two_stage.redaction import redacted_values
+from two_stage.tables import file_sha256
 
 if TYPE_CHECKING:
     from two_stage.training_arguments import ExactTrainingArguments
@@ -231,6 +233,20 @@ def changed_inputs(lineage_file: Path, now: dict[str, Any], resuming: bool) -> s
 def write_lineage(folder: Path, lineage: dict[str, Any]) -> None:
     """Write lineage.json: what a run, or the model in a folder, was made from; without secrets."""
     write_whole(folder / LINEAGE, json.dumps(redacted_values(lineage), indent=2) + "\n")
+
+
+def saved_hashes(folder: Path) -> dict[str, str]:
+    """What lineage.json says of a model that was saved, for whoever starts from it to see that it is the same."""
+    return {
+        "weights_sha256": file_sha256(folder / "model.safetensors"),
+        "config_sha256": config_file_sha256(folder / "config.json"),
+    }
+
+
+def config_file_sha256(path: Path) -> str:
+    """The SHA-256 of what a config.json says, however it is laid out and whatever version of transformers wrote it."""
+    fields = json.loads(path.read_text(encoding="utf-8")) | {"transformers_version": None}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def write_results(folder: Path, scores: dict[str, float]) -> None:
