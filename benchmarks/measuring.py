@@ -194,9 +194,13 @@ def in_fresh_process(file: str, function: str, *arguments: Any) -> Any:
         arguments: that JSON can hold.
     """
     code = (
-        "import importlib, json, sys\n"
+        "import gc, importlib, json, sys\n"
+        "gc.disable()\n"  # until all is imported, as the scripts do
         "name, function, arguments = json.loads(sys.argv[1])\n"
-        "print(json.dumps(getattr(importlib.import_module(name), function)(*arguments), default=float))"
+        "module = importlib.import_module(name)\n"
+        "gc.freeze()\n"
+        "gc.enable()\n"
+        "print(json.dumps(getattr(module, function)(*arguments), default=float))"
     )
     paths = os.pathsep.join([str(FOLDER), str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-c", code, json.dumps([Path(file).stem, function, arguments])]
