@@ -2,6 +2,7 @@
 
 import io
 import re
+from weakref import WeakSet
 
 import pytest
 from tqdm import tqdm
@@ -28,6 +29,7 @@ def test_a_line_stands_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(tqdm, "_instances", WeakSet())  # bars of runs that were cut off in other tests
     with tqdm(total=2, ncols=40) as bar:
         bar.update()
         say("saved")
