@@ -4,6 +4,9 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
+# Where it is set, each of the processes that the tests start would compile this project's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup quickstart recipe test test-slow test-oldest test-newest fuzz chaos test-all bench check format audit clean
 
 help:  ## this list
