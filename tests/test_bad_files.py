@@ -598,7 +598,7 @@ def read_sentences(found: tuple[Any, ...], flag: str) -> list[tuple[list[str], s
     return [(sentence.words, " ".join(next(tags) for _ in sentence.words)) for sentence in split.sentences]
 
 
-@pytest.mark.parametrize("name", ODD_FILES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "1 MB" in n else ()) for n in ODD_FILES])
 def test_odd_files_are_read(
     call: Callable[[str], Call],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

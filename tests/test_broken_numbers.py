@@ -216,6 +216,7 @@ def test_the_very_rows_with_a_broken_word(
     nothing_broken(made.folder / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), pytest.param(HALVES, marks=pytest.mark.slow)])
 def test_the_very_pairs_of_stage_one(call: Callable[..., Call], flags: tuple[str, ...]) -> None:
     """Those that show a word; the word's own weights, which are also those that name it, would break every pair."""

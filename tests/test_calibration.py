@@ -210,6 +210,7 @@ def test_edges_belong_to_the_lower_bin(bins: int) -> None:
     assert count.tolist() == ([3] if bins == 1 else [2, *[1] * (bins - 2), 2])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @QUICK
 @given(data=judged(), seed=st.integers(0, 9))

@@ -398,6 +398,7 @@ def test_cells_of_other_test_items_are_refused(tmp_path: Path, what: str) -> Non
         Evidence("sentiment", "macro_f1", cells)
 
 
+@pytest.mark.slow
 def test_the_headline_is_the_first_arm_with_most_labels(tmp_path: Path) -> None:
     """It is judged alone; the p-values of all others are adjusted for how many they are, as Holm does."""
     skills = {"base": 0.3, "two": 0.5, "one": 0.8}
@@ -537,6 +538,7 @@ def naive_flips(cells: list[Cell], better: str, worse: str) -> list[int]:
     return [i for i in range(count) if right[better][i] > len(shared) / 2 and right[worse][i] < len(shared) / 2]
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     number=st.integers(0, 10**6),

@@ -331,7 +331,7 @@ def test_a_picture_without_data_is_not_drawn(tmp_path: Path) -> None:
 # --- How it is drawn --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [PAGE, PHONE])
+@pytest.mark.parametrize("width", [PAGE, pytest.param(PHONE, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("picture", FIGURES)
 def test_nothing_is_cut_off_or_covered_and_the_width_is_kept(picture: str, width: float) -> None:
     """At a page's and at a phone's width, with names that are too long; letters are at least 8 points high."""
@@ -376,6 +376,7 @@ class Elements(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_an_svg_takes_its_colours_from_the_page_and_loads_nothing() -> None:
     """No colour, style sheet, text or comment of its own; ids bear its name, and those that are used are there."""
     figure = drawn(paired_seeds_figure(made_up_comparison(), PHONE))

@@ -359,7 +359,11 @@ ABSENT: dict[Callable[[dict[str, Any]], None], set[str]] = {
 
 
 @pytest.mark.usefixtures("pictures_as_marks")
-@pytest.mark.parametrize("change", ABSENT, ids=lambda change: change.__name__)
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(change, marks=() if change is _base_alone else pytest.mark.slow) for change in ABSENT],
+    ids=lambda change: change.__name__,
+)
 def test_a_section_without_data_is_left_out(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
     """And what is there is whole, in the page and in Markdown."""
     comparison = made_up_comparison()

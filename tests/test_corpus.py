@@ -194,6 +194,7 @@ def test_rows_are_their_sentences_tokens(tmp_path: Path, tokenizer: PreTrainedTo
     assert all(len(ids) == sum(lengths) and min(lengths) > 0 for ids, lengths in found)
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_rows(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +238,7 @@ def test_first_copies_are_kept_across_files_and_shards(tmp_path: Path, tokenizer
         "profit\n\ncash\n\nrose",
         "a\x00b\n\n\x00\n\ncash\n",
         "cash e\u0301 Oslo\n\n🙂 🧑‍🏭\n\nשלום عالم\n\nहिन्दी ไทย\n\n中文。句子\n",
-        "cash " * 200_000 + "\n\nrose\n",
+        pytest.param("cash " * 200_000 + "\n\nrose\n", marks=pytest.mark.slow),
         "x" * 300_000 + "\n\nrose\n",
     ],
     ids=["one document", "blank lines", "one word each", "NUL", "scripts", "line of 1 MB", "word of 0.3 MB"],
@@ -321,6 +322,7 @@ def test_a_file_that_changed_under_its_name_is_read_anew(
 # --- Data sets --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_local_data_sets_are_read_as_their_files_are(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """A folder of .jsonl or parquet, or one that `datasets` saved, gives its texts in order, but for empty ones."""
     texts = ["Cash rose. Cost fell.", "ship", "Cash rose. Cost fell.", "drug\nbank", *map(str, range(300))]

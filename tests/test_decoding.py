@@ -212,6 +212,7 @@ def test_without_rules_each_word_has_its_likeliest_tag(dtype: type) -> None:
     assert is_legal(tuple(best_tags(logits, np.array([40])).tolist()))
 
 
+@pytest.mark.slow
 def test_a_legal_argmax_stays_in_a_sentence_of_any_length() -> None:
     """50,000 words whose likeliest tags are legal, by a hair, at logits of 1e4: sums of them would not see the hair."""
     rng, tags = random.Random(0), [NO]
@@ -376,6 +377,7 @@ def test_nothing_gives_nothing(lengths: list[int], constrained: bool) -> None:
     assert entity_probabilities(np.zeros((2, 5)), [*lengths, 2], [], [], [], [], constrained).tolist() == []
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_split() -> None:
     """400,000 words of 9 tags would be 29 MB an array in float64."""
     lengths = np.full(20_000, 20)

@@ -105,7 +105,8 @@ def natural_splits() -> dict[str, list[list[str]]]:
     return splits
 
 
-@pytest.mark.parametrize("compared", [duplicates.COMPARED, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("compared", [duplicates.COMPARED, 300])
 def test_twins_of_natural_frequencies_are_those_of_the_naive_twin(
     monkeypatch: pytest.MonkeyPatch, compared: int
 ) -> None:

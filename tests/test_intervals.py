@@ -142,6 +142,7 @@ def test_intervals_are_scipys(level: float) -> None:
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.05 * (theirs.high - theirs.low))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("items", "share"), [(100, 0.813), (200, 0.713)])
 def test_intervals_hold_the_true_accuracy(items: int, share: float) -> None:
     """Of 400 test sets of known accuracy, some 95 % give an interval around it: 4 standard errors are 4 %."""

@@ -437,6 +437,7 @@ def test_a_long_second_text_beside_a_short_one_is_read_whole(tokenizer: PreTrain
     assert split.cut == 0
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(st.tuples(LINES, LINES), min_size=1, max_size=4),
     is_pair=st.booleans(),

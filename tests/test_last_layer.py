@@ -123,6 +123,7 @@ def test_a_sentiment_head_reads_what_it_pools(pooling: str) -> None:
     assert seen == [7 if pooling == "mean" else 1, 7]
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=5))
 def test_pretraining_reads_its_masked_words(is_masked: list[list[bool]]) -> None:
     """Logits at masked positions and of next sentences equal those of a model whose last layer looks at all."""

@@ -162,6 +162,7 @@ def test_a_row_of_special_tokens_loses_nothing(
     assert batch["masked_positions"].tolist() == [len(batch["labels"][0]) + 1]
 
 
+@pytest.mark.slow
 def test_every_piece_is_as_likely(collator: stage_one.RowKeyedMasking) -> None:
     """[UNK] too: over 3,000 rows of twenty tokens each of the seventeen pieces has its chance of 3 / 17."""
     rows = [row_of([UNK, *[WORD] * 8], [PIECE, *[WORD] * 7], key) for key in range(3000)]
@@ -207,6 +208,7 @@ def test_a_word_cut_in_two_does_not_reach_over_sep(by_words: stage_one.RowKeyedM
     assert {tuple(masked_places(by_third, row)) for row in rows} == {(1, 2), (4, 5), (6,)}
 
 
+@pytest.mark.slow
 def test_words_are_drawn_evenly(by_words: stage_one.RowKeyedMasking) -> None:
     """In a row of one-piece words every word is as likely, the first and the last among them."""
     rows = [row_of([WORD] * 9, [WORD] * 8, key) for key in range(3000)]
@@ -232,7 +234,7 @@ def replacements(batch: dict[str, torch.Tensor]) -> tuple[float, float]:
     return given.eq(MASK).float().mean().item(), given.eq(gold).float().mean().item()
 
 
-@pytest.mark.parametrize("whole_words", [False, True])
+@pytest.mark.parametrize("whole_words", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_eighty_ten_ten(tokenizer: PreTrainedTokenizerBase, whole_words: bool) -> None:
     """Of 11,000 masked pieces 80 % are [MASK], 10 % kept, 10 % any id of the vocabulary, drawn piece by piece.
 
@@ -257,6 +259,7 @@ def test_eighty_ten_ten(tokenizer: PreTrainedTokenizerBase, whole_words: bool) -
         assert replacements(batch) == pytest.approx(replacements(stock(texts)), abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_pieces_of_a_word_are_replaced_one_by_one(tokenizer: PreTrainedTokenizerBase) -> None:
     """Of masked words of two pieces 64 % are [MASK] twice; drawn once a word it would be 80 %."""
     masking = stage_one.RowKeyedMasking(tokenizer, mlm_probability=0.15, whole_words=True)

@@ -149,6 +149,7 @@ def test_the_interval_of_a_mean_is_that_of_its_difference_from_nothing() -> None
 # --- What is promised -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 @pytest.mark.parametrize("by_seed", [0.0, 0.1, 0.5, 0.7, 0.85, 0.95, 1.0])
 def test_false_claims_are_rare(seeds: int, by_seed: float) -> None:
@@ -169,6 +170,7 @@ def test_false_claims_are_rare(seeds: int, by_seed: float) -> None:
     assert claims > (0.0495 if by_seed in (0.0, 1.0) else 0.012)  # nor is it sure of nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed_sd", "item_sd", "power"), [(0.5, 0.3, 0.0), (0.02, 3.0, 0.0), (0.3, 1.0, 0.5)])
 def test_false_claims_are_rare_from_items_on(seed_sd: float, item_sd: float, power: float) -> None:
     """With real resamples of 60 items, some noise of each item under each seed, and 3 seeds; ± 1.3 % of 300."""
@@ -184,6 +186,7 @@ def test_false_claims_are_rare_from_items_on(seed_sd: float, item_sd: float, pow
     assert claims[2.0] / 300 > power
 
 
+@pytest.mark.slow
 def test_what_can_be_detected_is_found_four_times_of_five() -> None:
     """By simulation with the spreads as they are; of 1,500 ± 1 %."""
     design = found(0.0, 0.8, 0.4, seeds=4)

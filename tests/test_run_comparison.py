@@ -770,6 +770,7 @@ def test_a_failed_cell_is_told_and_tried_again(
     assert (call.output / "all_results.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_failed_stage_one_leaves_out_its_cells(pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base is finished all the same; a later call runs what was left out."""
     monkeypatch.setenv("FAILS", "pretraining/stage_one")
@@ -807,6 +808,7 @@ def test_weights_of_cells_are_kept_where_asked(pretence: Pretence, keeps: bool) 
     assert kept == [*(cells if keeps else []), "pretraining/stage_one/model.safetensors"]
 
 
+@pytest.mark.slow
 def test_weights_of_a_cell_that_outlived_its_caller_go_too(pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> None:
     """It finished when nobody was left to drop them."""
     monkeypatch.setenv("FAILS", "seed-1")
@@ -875,6 +877,7 @@ def test_a_test_split_that_is_not_scored_is_refused_each_time(
             pretence.call.main()
 
 
+@pytest.mark.slow
 def test_settings_cannot_change_while_some_is_done(pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a comparison is not gone on with as another; more workers may join."""
     call = pretence.call

@@ -90,6 +90,7 @@ HEADS = {
     "mean and hidden": ["--pooling", "mean", "--head_hidden_size", "8"],
 }
 STOCK = ("default", "dropout")
+QUICK_HEADS = {"default", "mean and hidden"}
 
 
 def predictions(folder: Path) -> list[dict[str, str]]:
@@ -113,7 +114,7 @@ def written(folder: Path) -> np.ndarray:
 # --- Heads ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [pytest.param(h, marks=() if h in QUICK_HEADS else pytest.mark.slow) for h in HEADS])
 def test_every_head_comes_back(head: str, run_of: Callable[..., Path], call: list[str], tmp_path: Path) -> None:
     """from_pretrained gives the probabilities that the run wrote; so does a run that only predicts."""
     run = run_of(*LABELLED, *HEADS[head])

@@ -47,6 +47,7 @@ def scored_split(scale: Scale, count: int, seed: int = 0, **changed: Any) -> Spl
 # --- Scores -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(
     windows=st.lists(st.integers(1, 4), min_size=1, max_size=8),
     seed=st.integers(0, 99),

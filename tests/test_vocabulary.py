@@ -95,6 +95,7 @@ SENTENCES = st.lists(st.sampled_from([3, 60, 61, 62, *range(70, len(VOCABULARY))
 DOCUMENTS = st.lists(st.lists(SENTENCES, min_size=1, max_size=4), min_size=1, max_size=9)
 
 
+@pytest.mark.slow
 @given(documents=DOCUMENTS, order=st.randoms(use_true_random=False), batch=st.integers(1, 10))
 def test_counts_are_those_of_a_count_piece_by_piece(
     documents: list[list[list[int]]], order: random.Random, batch: int
