@@ -153,3 +153,12 @@ def test_a_stop_loses_nothing(whole: Callable[[str], Call], where: str) -> None:
     assert stop.saved == ("" if point.is_at_once else str(run / f"checkpoint-{point.step}"))
     made(name)
     made.same_end(name)
+
+
+@pytest.mark.usefixtures("heeded")
+def test_a_check_that_is_stopped_leaves_nothing(whole: Callable[[str], Call]) -> None:
+    """Its few steps are timed on a model to be thrown away."""
+    made = whole("pretraining")
+    timed = Point(run_pretraining.PretrainingTrainer, "compute_loss", 3, None)
+    assert stopped(made, "checked", timed, "--check_only").saved == ""
+    assert not (made.folder / "checked").exists()
