@@ -287,6 +287,12 @@ def cut_rows(
     return align_labels(pieces, windows, gold, inside, tokenizer), pieces
 
 
+def row_places(split: Sentences, rows: Dataset) -> list[str]:
+    """Where the sentence that each row answers for came from."""
+    numbers = np.searchsorted(split.lengths.cumsum(), rows["first_word"], side="right")
+    return [split.places[number] for number in numbers]
+
+
 def tag_weights(asked: list[str] | None, rows: Dataset, numbers: np.ndarray) -> np.ndarray:
     """How much a word piece of each label counts: float (labels,), of mean 1 over the pieces that have one.
 
@@ -469,6 +475,7 @@ def fine_tune(task: NerTask) -> dict[str, float]:
         processing_class=checkpoint.tokenizer,
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
         compute_metrics=scored.get("validation"),
+        places=row_places(splits["train"], rows["train"]) if task.trains else (),
     )
     scores = trainer.train_and_evaluate(task.run.checkpoint)
     if task.trains:

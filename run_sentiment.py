@@ -411,6 +411,7 @@ def fine_tune(task: SentimentTask) -> dict[str, float]:
         processing_class=checkpoint.tokenizer,
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
         compute_metrics=scored.get("validation"),
+        places=splits["train"].row_places if task.trains else (),
     )
     scores = trainer.train_and_evaluate(task.run.checkpoint)
     if task.trains:

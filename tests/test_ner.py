@@ -92,6 +92,18 @@ def test_alignment_equals_the_naive_twin(
     assert answered == list(range(len(flat_words)))
 
 
+@pytest.mark.parametrize("context", [0, 2])
+def test_a_row_knows_its_sentence(context: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Whatever it is cut into, and whatever is read around it."""
+    nouns = ["profit", "cash", "bank"]
+    split = split_of([[noun] * length for noun, length in zip(nouns, (9, 1, 30), strict=True)])
+    rows, _ = run_ner.cut_rows(split, run_ner.Reading(10, 2, context=context), np.arange(3), tokenizer)
+    places = run_ner.row_places(split, rows)
+    assert len(places) > 3
+    own = [row["input_ids"][row["word_tokens"][0]] for row in rows]  # of the words that the row answers for
+    assert [nouns[int(place[-1]) - 1] for place in places] == tokenizer.convert_ids_to_tokens(own)
+
+
 def test_a_short_sentence_is_what_the_tokenizer_makes_of_it(tokenizer: PreTrainedTokenizerBase) -> None:
     """One row, bit for bit, of words that have pieces."""
     words = [["Profit", "rose", "3,5%", "in", "Oslo", "ﬁrm", "."]]

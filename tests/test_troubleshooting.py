@@ -130,7 +130,7 @@ def diverged(tiny: Path) -> None:
         args=SimpleNamespace(world_size=1, learning_rate=0.01),
         accelerator=SimpleNamespace(distributed_type=DistributedType.NO),
         last_checkpoint=lambda: "outputs/financial/checkpoint-100",
-        spoken_rows=lambda bad: "training row 17, beginning with “profit rose”",
+        spoken_rows=lambda bad: "labelled.csv row 17, beginning with “profit rose”",
     )
     ExactTrainer.refuse_step(trainer, torch.tensor([torch.nan]))  # type: ignore[arg-type]
 

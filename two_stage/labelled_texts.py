@@ -263,6 +263,11 @@ class Texts:
         return len(self.texts)
 
     @property
+    def row_places(self) -> list[str]:
+        """Where the text of each row came from; of one text, its windows, it is the same."""
+        return [self.places[text] for text in self.rows["text"]]
+
+    @property
     def whole(self) -> list[str]:
         """All that is read of each row, as one text."""
         return [" | ".join(both) for both in zip(self.texts, self.pairs, strict=True)] if self.pairs else self.texts

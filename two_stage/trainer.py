@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -47,6 +47,7 @@ from two_stage.training_arguments import ExactTrainingArguments, FineTuningArgum
 
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
 TIMED_STEPS, TIMED_SECONDS = 6, 2  # the first warms up and has no time; where steps are so long, fewer are enough
+SHOWN_ROWS = 3  # whose places are told
 if not hasattr(Trainer, "loss_is_scaled_for_ga"):  # older ones would divide the gradient once more, in silence
     raise ImportError("transformers 5.23 or newer is needed: pip install -r requirements.txt")
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -144,7 +145,17 @@ class ExactTrainer(Trainer):
     sampler: EpochSampler
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, args: ExactTrainingArguments, eval_dataset: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, args: ExactTrainingArguments, eval_dataset: Any = None, places: Sequence[str] = (), **kwargs: Any
+    ) -> None:
+        """Make it.
+
+        Args:
+            args: the run's.
+            eval_dataset: rows to score; without any nothing is scored on the way.
+            places: of each training row where it came from, over and over where rows are repeated; for messages.
+            kwargs: as Trainer takes them.
+        """
         if eval_dataset is None or not len(eval_dataset):
             args.eval_strategy, args.eval_on_start, eval_dataset = IntervalStrategy.NO, False, None
         if args.device.type == "cpu":
@@ -161,6 +172,7 @@ class ExactTrainer(Trainer):
         self.resume_state = ResumeState()
         self.add_callback(self.resume_state)
         self.resumed: dict[str, Any] = {}  # a checkpoint's ResumeState
+        self.places = places
         self.step_losses: list[Tensor] = []  # of the micro-batches of the step at work
         self.step_batches: list[dict[str, Tensor]] = []
         self.parameter_count: int | None = None
@@ -175,7 +187,7 @@ class ExactTrainer(Trainer):
             args.ignore_data_skip = True  # the stream goes on from its own place, and nothing is read twice
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Share the DeepSpeed plugin of an earlier trainer, such as the one that timed steps: none is taken twice."""
+        """Share the DeepSpeed plugin of an earlier trainer, as of heads that learnt first: none is taken twice."""
         plugin = self.args.deepspeed_plugin
         if AcceleratorState._shared_state:  # empty before the first trainer; to make one would fill it
             self.args.deepspeed_plugin = None
@@ -463,7 +475,7 @@ class ExactTrainer(Trainer):
         )
 
     def spoken_rows(self, batches: list[int]) -> str:
-        """Which rows of the micro-batches at fault give no finite results, by number; all of them, if none does alone.
+        """Where the rows come from that give no finite results, of the micro-batches at fault; all, if none does alone.
 
         Args:
             batches: the micro-batches, by their place in the step.
@@ -476,8 +488,12 @@ class ExactTrainer(Trainer):
             numbers += [of_batch[row] for row in at_fault] if of_batch else []
             texts += [inputs["input_ids"][row] for row in at_fault]
         text = self.processing_class.decode(texts[0], skip_special_tokens=True)[:60]
-        shown = ", ".join(f"{number + 1:,}" for number in numbers[:8]) + (" …" if len(numbers) > 8 else "")
-        return (f"training row {shown}, " if numbers else "") + f"beginning with “{text}”"
+        places = [
+            self.places[number % len(self.places)] if self.places else f"training row {number + 1:,}"
+            for number in numbers[:SHOWN_ROWS]
+        ]
+        more = f" and {len(numbers) - SHOWN_ROWS:,} more" if len(numbers) > SHOWN_ROWS else ""
+        return (f"{', '.join(places)}{more}, " if places else "") + f"beginning with “{text}”"
 
     def row_numbers(self, batch: int, rows: int) -> list[int]:
         """The numbers in the training data of the rows of a micro-batch of this step; none of a stream."""
