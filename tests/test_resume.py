@@ -185,6 +185,12 @@ def test_the_best_model_of_a_folder_that_moved(call: Callable[..., Call], limit:
         patch.setattr(ExactTrainer, "training_step", None)  # nothing is trained again
         made("moved")
     made.same_end("moved")
+    state = TrainerState.load_from_json(str(made.folder / "whole" / "trainer_state.json"))
+    assert state.best_global_step < 24
+    for name in ("whole", "moved"):
+        left = {path.name for path in (made.folder / name).glob("checkpoint-*")}
+        assert f"checkpoint-{state.best_global_step}" in left
+        assert len(left) == int(limit)
 
 
 @pytest.mark.slow  # it trains whole runs

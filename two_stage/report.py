@@ -227,6 +227,7 @@ def finish_run(
             trainer.save_model(str(run.folder))
         if trainer.is_world_process_zero():
             write_folder(trainer, run, lineage, scores, card, findings)
+            trainer.leave_the_best_alone()
     trainer.accelerator.wait_for_everyone()
     unlock_folder(run.folder)
     if trainer.is_world_process_zero():

@@ -286,6 +286,13 @@ class ExactTrainer(Trainer):
         finally:
             self.args.save_total_limit = limit
 
+    def leave_the_best_alone(self) -> None:
+        """Remove the checkpoints of a finished run that are not its best, where it was told to keep a single one."""
+        if self.args.save_total_limit == 1 and self.state.best_model_checkpoint:
+            for checkpoint in numbered_checkpoints(Path(self.args.output_dir)):
+                if checkpoint.name != Path(self.state.best_model_checkpoint).name:
+                    shutil.rmtree(checkpoint, ignore_errors=True)
+
     def stop_if_asked(self) -> None:
         """Stop behind the last step, whose checkpoint is written, if any process was asked to since.
 
