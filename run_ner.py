@@ -289,7 +289,7 @@ def cut_rows(
 
 def row_places(split: Sentences, rows: Dataset) -> list[str]:
     """Where the sentence that each row answers for came from."""
-    numbers = np.searchsorted(split.lengths.cumsum(), rows["first_word"], side="right")
+    numbers = np.searchsorted(split.lengths.cumsum(), rows["first_word"][:], side="right")
     return [split.places[number] for number in numbers]
 
 

@@ -190,7 +190,7 @@ from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
 from two_stage.streaming import StreamedRows
 from two_stage.tables import check_files
-from two_stage.trainer import ExactTrainer, StepTimer, time_steps
+from two_stage.trainer import TIMED_STEPS, ExactTrainer, StepTimer, time_steps
 from two_stage.vocabulary import extend_embeddings
 
 # --- Data: documents → sentence pairs → masked batches ----------------------------------------------------------------
@@ -542,9 +542,10 @@ def block_pairs(
 
 
 def write_report(run: Run, report: dict[str, Any]) -> None:
-    """Leave the report in the run's folder before training begins; the process that made it has it."""
+    """Leave the report in the run's folder, from the process that made it."""
     if report.get("documents"):
-        write_whole(run.folder / "corpus_report.json", json.dumps(report, indent=2) + "\n")
+        with told_if_unwritten(run.folder, "the run's checkpoints are intact"):
+            write_whole(run.folder / "corpus_report.json", json.dumps(report, indent=2) + "\n")
 
 
 def warmup_steps(settings: Settings, pairs: SentencePairs, training: PretrainingArguments) -> int:
@@ -790,10 +791,10 @@ class TellCosts(StepTimer):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Look at the clock, until it has told enough or there are no more steps."""
-        if self.has_told:
+        if len(self.ends) == TIMED_STEPS:
             return
         super().on_step_end(args, state, control)
-        if self.has_told or (state.global_step == state.max_steps and len(self.ends) > 1):
+        if len(self.ends) == TIMED_STEPS or (state.global_step == state.max_steps and len(self.ends) > 1):
             costs = self.costs(args, state.max_steps)
             say(report_lines(costs))
             write_report(self.run, self.report | costs)
@@ -894,7 +895,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     trainer = PretrainingTrainer(
         model=model, args=training, eval_dataset=held_out, compute_metrics=pretraining_scores, **parts
     )
-    trainer.add_callback(TellCosts(run, report))
+    if run.checkpoint is None:
+        trainer.add_callback(TellCosts(run, report))
     trainer.add_callback(KeepModels(trainer, run, settings.keep_at or [], lineage))
     scores = train_and_score(trainer, run, general)
     scores["total_runtime"] = time.time() - started

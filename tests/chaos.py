@@ -61,7 +61,7 @@ class Progress(TrainerCallback):
         self.file = os.environ["CHAOS_PROGRESS"]
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-        """The step that is behind us; of steps that are timed before a run there is nothing to save."""
+        """The step that is behind us; of heads that learn before a run there is nothing to save."""
         if args.save_strategy != "no":
             Path(self.file).write_text(str(state.global_step), encoding="ascii")
 

@@ -104,13 +104,12 @@ class Seen:
 
 @contextmanager
 def each_micro_batch(first: Callable[[ExactTrainer, Seen], None]) -> Iterator[Seen]:
-    """Note all that a run learns from, and do something before each micro-batch; not while steps are timed."""
+    """Note all that a run learns from, and do something before each micro-batch."""
     own, seen = ExactTrainer.training_step, Seen()
 
     def training_step(trainer: ExactTrainer, model: Any, inputs: dict[str, Tensor], *rest: Any) -> Tensor:
-        if trainer.args.save_strategy != "no":
-            seen.note(trainer, inputs)
-            first(trainer, seen)
+        seen.note(trainer, inputs)
+        first(trainer, seen)
         return own(trainer, model, inputs, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -219,7 +218,6 @@ def test_the_very_rows_with_a_broken_word(
     nothing_broken(made.folder / "run")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), pytest.param(HALVES, marks=pytest.mark.slow)])
 def test_the_very_pairs_of_stage_one(call: Callable[..., Call], flags: tuple[str, ...]) -> None:
     """Those that show a word; the word's own weights, which are also those that name it, would break every pair."""
@@ -344,6 +342,26 @@ def test_many_rows_are_not_all_told(call: Callable[..., Call]) -> None:
     assert (line.step, len(line.places), line.more) == (1, 3, 9)
 
 
+@pytest.mark.slow  # it trains whole runs
+def test_a_text_is_named_once(call: Callable[..., Call], tmp_path: Path) -> None:
+    """Whatever windows it is cut into, and however often they are gone over."""
+    texts = [f"{' '.join(VERBS * 3)} {noun}" for noun in NOUNS[:2]]
+    file = tmp_path / "long.csv"
+    file.write_text("text,label\n" + "".join(f"{text},{SHADES[0]}\n" for text in texts), encoding="utf-8")
+
+    def first(trainer: ExactTrainer, seen: Seen) -> None:
+        trainer.model.classifier.bias.register_hook(lambda gradient: gradient * INF)
+
+    made = call("sentiment", "--long_text", "windows", "--stride", "4", "--max_length", "16", "--min_steps", "9")
+    made.flags[made.flags.index("--train_file") + 1] = str(file)
+    with each_micro_batch(first) as seen, pytest.raises(Failure) as failure:
+        made("run")
+    line = told(str(failure.value))
+    assert sum(map(len, seen.steps[0])) == 8
+    assert sorted(line.places) == [f"{file} row 1", f"{file} row 2"]
+    assert line.more == 0
+
+
 # --- Weights ----------------------------------------------------------------------------------------------------------
 
 
@@ -450,7 +468,7 @@ word, noted = int(sys.argv.pop(1)), Path(sys.argv.pop(1))
 
 
 def training_step(trainer, model, *rest):
-    if trainer.state.global_step == 3 and trainer.args.save_strategy != "no":
+    if trainer.state.global_step == 3:
         trainer.accelerator.unwrap_model(model).bert.embeddings.word_embeddings.weight.data[word] = float("nan")
         noted.touch()
     return own(trainer, model, *rest)

@@ -377,7 +377,6 @@ def test_damaged_when_it_is_read(whole: Call, file: str, capsys: pytest.CaptureF
     whole.same_end(name)
 
 
-@pytest.mark.slow
 def test_without_its_optimizer_a_run_is_not_gone_on_with(whole: Call, capsys: pytest.CaptureFixture[str]) -> None:
     """Stock Trainer starts Adam and the learning rate anew in silence; here a flag lets it pass, and it is kept."""
     whole.cut("lost", 11)
@@ -400,7 +399,6 @@ def test_without_its_optimizer_a_run_is_not_gone_on_with(whole: Call, capsys: py
     assert "resume_anyway" not in (run / "recipe.yaml").read_text()
 
 
-@pytest.mark.slow
 def test_other_settings_are_not_gone_on_with(whole: Call, capsys: pytest.CaptureFixture[str]) -> None:
     """Each is named with both its values; a flag lets them pass, and the lineage tells of it."""
     whole.cut("other", 11)

@@ -153,10 +153,13 @@ def test_cut_off_again_and_again(call: Callable[..., Call]) -> None:
     made.same_end("cut")
 
 
+RISING = ["--learning_rate", "0.02"]  # the loss soon is not as low as it was
+
+
 @pytest.mark.slow  # it trains whole runs
 def test_the_best_model_is_found_again(call: Callable[..., Call]) -> None:
     """Cut off behind the best checkpoint, which rotation spares, a run ends with the same best weights."""
-    best = ["--load_best_model_at_end", "--metric_for_best_model", "eval_loss", "--learning_rate", "0.02"]
+    best = ["--load_best_model_at_end", "--metric_for_best_model", "eval_loss", *RISING]
     made = call("sentiment", *BATCH, "--num_train_epochs", "4", *best)
     made("whole")
     made.cut("cut", 20)
@@ -171,7 +174,7 @@ def test_the_best_model_is_found_again(call: Callable[..., Call]) -> None:
 @pytest.mark.parametrize("limit", ["1", "3"])
 def test_the_best_model_of_a_folder_that_moved(call: Callable[..., Call], limit: str) -> None:
     """Moved while it was cut off, and then cut off once more behind its last step, with its last checkpoint there."""
-    best = ["--load_best_model_at_end", "--metric_for_best_model", "eval_loss", "--learning_rate", "0.02"]
+    best = ["--load_best_model_at_end", "--metric_for_best_model", "eval_loss", *RISING]
     made = call("sentiment", *BATCH, "--num_train_epochs", "4", *best, "--save_total_limit", limit)
     made("whole")
     made.cut("cut", 20)
@@ -191,6 +194,16 @@ def test_the_best_model_of_a_folder_that_moved(call: Callable[..., Call], limit:
         left = {path.name for path in (made.folder / name).glob("checkpoint-*")}
         assert f"checkpoint-{state.best_global_step}" in left
         assert len(left) == int(limit)
+
+
+@pytest.mark.slow  # it trains whole runs
+def test_a_run_that_looks_for_a_best_and_keeps_the_last(call: Callable[..., Call]) -> None:
+    """A folder whose model is the last one keeps the checkpoint that it is of."""
+    made = call("sentiment", *BATCH, "--num_train_epochs", "4", "--metric_for_best_model", "loss", *RISING)
+    made("whole")
+    state = TrainerState.load_from_json(str(made.folder / "whole" / "trainer_state.json"))
+    assert state.best_global_step < 24
+    assert (made.folder / "whole" / "checkpoint-24").is_dir()
 
 
 @pytest.mark.slow  # it trains whole runs

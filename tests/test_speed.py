@@ -20,12 +20,13 @@ from tests.conftest import REPOSITORY
 from two_stage import trainer as trainers
 from two_stage.corpus import TOKENS
 from two_stage.cpu_training import use_cpu_dropout
+from two_stage.runs import Run
 
 SLOW_TO_IMPORT = ("datasets", "transformers.modeling_utils", "transformers.trainer", "evaluate", "pandas")
 SMALLEST = {
     "stage_one.py": "--shape tiny --length 32 --rows 4 --steps 1 --rounds 1 --measure step head",
     "growth.py": "--shape tiny --lengths 32 64 --tokens 128 --labels 2 9 --steps 1 --measure length labels",
-    "preprocessing.py": "--file recipes/quickstart/data/corpus.txt --rounds 1",
+    "preprocessing.py": "--megabytes 1 --rounds 1",
 }
 TOO_LONG = ("fine_tuning.py", "start_up.py")  # whole runs of the scripts, many times; here they are only imported
 
@@ -84,6 +85,22 @@ def test_long_steps_are_timed_few(processes: int, stops: bool, monkeypatch: pyte
         assert not control.should_training_stop
     timer.on_step_end(SimpleNamespace(world_size=processes), TrainerState(), control)
     assert control.should_training_stop == stops
+
+
+def test_the_first_steps_tell_what_all_will_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six do, whatever stands between two of them, and once."""
+    clock = iter([0.0, 2.0, 4.0, 60.0, 62.0, 64.0])  # an evaluation behind the third
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    teller = stage_one.TellCosts(Run(tmp_path), {"documents": 3})
+    for step in range(1, 9):
+        state = TrainerState(global_step=step, max_steps=3600)
+        teller.on_step_end(SimpleNamespace(use_cpu=True), state, TrainerControl())
+        assert (tmp_path / "corpus_report.json").exists() == (step >= 6)
+    report = json.loads((tmp_path / "corpus_report.json").read_text())
+    assert (report["documents"], report["seconds_a_step"], report["hours"]) == (3, 2.0, 2.0)
+    assert capsys.readouterr().out.count("seconds a step") == 1
 
 
 # --- Processes --------------------------------------------------------------------------------------------------------

@@ -58,6 +58,16 @@ def unfinished(tiny: Path) -> None:
     open_checkpoint("outputs/financial")
 
 
+def other_config(tiny: Path) -> None:
+    """A made folder whose config.json was edited."""
+    saved("outputs/financial", tiny, BertForMaskedLM)
+    lineage = runs.saved_hashes(Path("outputs/financial"))
+    Path("outputs/financial", runs.LINEAGE).write_text(json.dumps(lineage), encoding="utf-8")
+    config = Path("outputs/financial/config.json")
+    config.write_text(config.read_text(encoding="utf-8").replace('"gelu"', '"relu"'), encoding="utf-8")
+    open_checkpoint("outputs/financial")
+
+
 def other_task(tiny: Path) -> None:
     """A sentiment folder for entities."""
     saved("outputs/sentiment", tiny, BertForSequenceClassification)
@@ -139,6 +149,7 @@ CAUSES: list[Callable[[Path], None]] = [
     pickled,
     poolerless,
     unfinished,
+    other_config,
     other_task,
     not_there,
     no_labels,

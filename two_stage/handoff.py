@@ -116,7 +116,7 @@ def open_checkpoint(name: str | None) -> Checkpoint:
     Raises:
         Refusal: none given, not there, not a BERT, no tokenizer, a tokenizer larger than the model's vocabulary,
             pickled weights only, an adapter, quantized weights, a run that has not finished, a run's checkpoint whose
-            files are not those of its manifest, weights or tokenizer that are not those that the lineage names, or
+            files are not those of its manifest, weights, a config or a tokenizer that are not those of the lineage, or
             files that may not be read.
     """
     if name is None:
@@ -299,10 +299,10 @@ def _check_lineage(checkpoint: Checkpoint, config_file: Path) -> None:
         raise Refusal(f"checkpoint {checkpoint.name}: its {WEIGHTS} is gone; copy it anew")
     if made.get("weights_sha256") not in (None, checkpoint.weights_sha256):
         raise Refusal(f"checkpoint {checkpoint.name}: {WEIGHTS} is not the file that its {LINEAGE} names")
-    if made.get("config_sha256") not in (None, config_file_sha256(config_file)):
+    if made.get("config_file_sha256") not in (None, config_file_sha256(config_file)):
         raise Refusal(
-            f"checkpoint {checkpoint.name}: config.json says other things than when its {LINEAGE} was written, and a "
-            f"label or a setting that moved would be believed; copy it anew"
+            f"checkpoint {checkpoint.name}: config.json says other things than when its {LINEAGE} was written; copy it "
+            f"anew, or take {LINEAGE} out of the folder if the change was meant"
         )
     if made.get("tokenizer_sha256") not in (None, checkpoint.tokenizer_sha256):
         raise Refusal(f"checkpoint {checkpoint.name}: its tokenizer is not the one that it was trained with")

@@ -265,7 +265,7 @@ class Texts:
     @property
     def row_places(self) -> list[str]:
         """Where the text of each row came from; of one text, its windows, it is the same."""
-        return [self.places[text] for text in self.rows["text"]]
+        return [self.places[text] for text in self.rows["text"][:]]
 
     @property
     def whole(self) -> list[str]:

@@ -239,7 +239,7 @@ def saved_hashes(folder: Path) -> dict[str, str]:
     """What lineage.json says of a model that was saved, for whoever starts from it to see that it is the same."""
     return {
         "weights_sha256": file_sha256(folder / "model.safetensors"),
-        "config_sha256": config_file_sha256(folder / "config.json"),
+        "config_file_sha256": config_file_sha256(folder / "config.json"),
     }
 
 

@@ -46,7 +46,7 @@ from two_stage.trackers import write_into
 from two_stage.training_arguments import ExactTrainingArguments, FineTuningArguments, arguments_aside, planned_steps
 
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
-TIMED_STEPS, TIMED_SECONDS = 6, 2  # the first warms up and has no time; where steps are so long, fewer are enough
+TIMED_STEPS, TIMED_SECONDS = 6, 2  # the first warms up and has no time; a lone process stops where steps are so long
 SHOWN_ROWS = 3  # whose places are told
 if not hasattr(Trainer, "loss_is_scaled_for_ga"):  # older ones would divide the gradient once more, in silence
     raise ImportError("transformers 5.23 or newer is needed: pip install -r requirements.txt")
@@ -287,10 +287,11 @@ class ExactTrainer(Trainer):
             self.args.save_total_limit = limit
 
     def leave_the_best_alone(self) -> None:
-        """Remove the checkpoints of a finished run that are not its best, where it was told to keep a single one."""
-        if self.args.save_total_limit == 1 and self.state.best_model_checkpoint:
+        """Remove what is beside the best checkpoint of a finished run that ends with its best model and keeps one."""
+        best = Path(self.state.best_model_checkpoint or "")
+        if self.args.load_best_model_at_end and self.args.save_total_limit == 1 and best.is_dir() and best.name:
             for checkpoint in numbered_checkpoints(Path(self.args.output_dir)):
-                if checkpoint.name != Path(self.state.best_model_checkpoint).name:
+                if checkpoint.name != best.name:
                     shutil.rmtree(checkpoint, ignore_errors=True)
 
     def stop_if_asked(self) -> None:
@@ -495,12 +496,10 @@ class ExactTrainer(Trainer):
             numbers += [of_batch[row] for row in at_fault] if of_batch else []
             texts += [inputs["input_ids"][row] for row in at_fault]
         text = self.processing_class.decode(texts[0], skip_special_tokens=True)[:60]
-        places = [
-            self.places[number % len(self.places)] if self.places else f"training row {number + 1:,}"
-            for number in numbers[:SHOWN_ROWS]
-        ]
-        more = f" and {len(numbers) - SHOWN_ROWS:,} more" if len(numbers) > SHOWN_ROWS else ""
-        return (f"{', '.join(places)}{more}, " if places else "") + f"beginning with “{text}”"
+        named = (self.places[n % len(self.places)] if self.places else f"training row {n + 1:,}" for n in numbers)
+        places = list(dict.fromkeys(named))  # of windows and copies each once
+        more = f" and {len(places) - SHOWN_ROWS:,} more" if len(places) > SHOWN_ROWS else ""
+        return (f"{', '.join(places[:SHOWN_ROWS])}{more}, " if places else "") + f"beginning with “{text}”"
 
     def row_numbers(self, batch: int, rows: int) -> list[int]:
         """The numbers in the training data of the rows of a micro-batch of this step; none of a stream."""
@@ -684,17 +683,13 @@ class StepTimer(TrainerCallback):
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
 
-    @property
-    def has_told(self) -> bool:
-        """Whether these are steps enough, or steps so long that few are enough."""
-        return len(self.ends) >= TIMED_STEPS or (len(self.ends) > 1 and self.ends[-1] - self.ends[0] > TIMED_SECONDS)
-
     def costs(self, args: TrainingArguments, steps: int) -> dict[str, float]:
         """What a step costs here, and all of a run of `steps`.
 
         Returns:
-            seconds_a_step, the median; hours, those of all steps; memory_gb, the peak of this process so far in 10^9
-            bytes: of its GPU, if it has one, else of all that it holds.
+            seconds_a_step, the median, so that a step with an evaluation or a save behind it is no matter; hours, those
+            of all steps; memory_gb, the peak of this process so far in 10^9 bytes: of its GPU, if it has one, else of
+            all that it holds.
         """
         on_gpu = torch.cuda.is_available() and not args.use_cpu
         peak = torch.cuda.max_memory_allocated() if on_gpu else getrusage(RUSAGE_SELF).ru_maxrss * 1024
@@ -708,7 +703,7 @@ class FewSteps(StepTimer):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Look at the clock."""
         super().on_step_end(args, state, control)
-        control.should_training_stop |= args.world_size == 1 and self.has_told
+        control.should_training_stop |= args.world_size == 1 and self.ends[-1] - self.ends[0] > TIMED_SECONDS
 
 
 def time_steps(
