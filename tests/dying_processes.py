@@ -7,6 +7,11 @@ By RANK-stop-STEP it gets a SIGTERM instead, in the middle of the step; by RANK-
 make its batches dies.
 """
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until all is imported, as the scripts do: `run_script` puts it on again
+
 import multiprocessing
 import os
 import signal

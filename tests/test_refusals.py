@@ -537,7 +537,7 @@ def process(script: str, folder: Path, *argv: str) -> subprocess.CompletedProces
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_process_refuses_in_one_line(call: Callable[[str], Call], script: str) -> None:
-    """A bad row: exit code 2, one line that begins with the script's name, no traceback; and one with --debug."""
+    """A bad row: exit code 2, one line that begins with the script's name, no traceback."""
     made = call(script)
     made.data("train_file", "bad.jsonl", '{"body": "Profit rose ."}\n')
     folder = made.folder / "empty"
@@ -550,11 +550,19 @@ def test_a_process_refuses_in_one_line(call: Callable[[str], Call], script: str)
     assert len(lines) == 1, refused.stderr
     assert lines[0].startswith(f"{script}: ")
     assert "bad.jsonl row 1" in lines[0]
-    debugged = process(script, folder, *made.argv(), "--debug")
+    assert list(folder.iterdir()) == []
+    assert not made.output.exists()
+
+
+@pytest.mark.slow
+def test_a_process_tells_where_it_refused(call: Callable[[str], Call]) -> None:
+    """With --debug, and the exit code is the same."""
+    made = call("run_sentiment.py")
+    made.data("train_file", "bad.jsonl", '{"body": "Profit rose ."}\n')
+    debugged = process("run_sentiment.py", made.folder, *made.argv(), "--debug")
     assert debugged.returncode == 2
     assert "Traceback" in debugged.stderr
     assert "bad.jsonl row 1" in debugged.stderr
-    assert list(folder.iterdir()) == []
     assert not made.output.exists()
 
 

@@ -7,6 +7,11 @@ holds a finished run, and one to be: the same run as it was before its end. Besi
 empty file that tells its world, and one for each time that it read a corpus rather than find it in the cache.
 """
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until all is imported, as the scripts do
+
 import json
 import os
 import shutil
@@ -67,6 +72,8 @@ def halve(whole: Path, half: Path) -> None:
 
 def main(calls: Path) -> None:
     """Run them all."""
+    gc.freeze()
+    gc.enable()
     corpus._token_tables = counted_tables
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         share_out_on_cores()
