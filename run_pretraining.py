@@ -188,9 +188,10 @@ from two_stage.lineage import trace_lineage
 from two_stage.runs import Run, begin_run, left_as_it_is, open_run, saved_hashes, write_lineage
 from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
+from two_stage.step_costs import TIMED_STEPS, StepTimer, time_steps
 from two_stage.streaming import StreamedRows
 from two_stage.tables import check_files
-from two_stage.trainer import TIMED_STEPS, ExactTrainer, StepTimer, time_steps
+from two_stage.trainer import ExactTrainer
 from two_stage.vocabulary import extend_embeddings
 
 # --- Data: documents → sentence pairs → masked batches ----------------------------------------------------------------

@@ -17,10 +17,10 @@ from transformers import AutoTokenizer, Trainer, TrainerControl, TrainerState
 
 import run_pretraining as stage_one
 from tests.conftest import REPOSITORY
-from two_stage import trainer as trainers
 from two_stage.corpus import TOKENS
 from two_stage.cpu_training import use_cpu_dropout
 from two_stage.runs import Run
+from two_stage.step_costs import TIMED_SECONDS, FewSteps
 
 SLOW_TO_IMPORT = ("datasets", "transformers.modeling_utils", "transformers.trainer", "evaluate", "pandas")
 SMALLEST = {
@@ -77,9 +77,9 @@ def test_products_are_those_that_torch_counts(reads_few: bool, monkeypatch: pyte
 @pytest.mark.parametrize(("processes", "stops"), [(1, True), (2, False)])
 def test_long_steps_are_timed_few(processes: int, stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lone process stops behind the first interval that is long enough; several would not agree on when."""
-    clock = iter([0.0, 1.0, trainers.TIMED_SECONDS + 0.1])
+    clock = iter([0.0, 1.0, TIMED_SECONDS + 0.1])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    timer, control = trainers.FewSteps(), TrainerControl()
+    timer, control = FewSteps(), TrainerControl()
     for _ in range(2):
         timer.on_step_end(SimpleNamespace(world_size=processes), TrainerState(), control)
         assert not control.should_training_stop
