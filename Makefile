@@ -37,7 +37,7 @@ test: $(INSTALLED)  ## the fast tests, offline, two to three minutes
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)  ## the tests that start processes or read real data
-	$(RUN) -m pytest -m slow -n 2 --dist loadfile --durations 15
+	$(RUN) -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 # The same environment, with another transformers and what it needs laid over it: no second torch.
 define test_on

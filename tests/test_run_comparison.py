@@ -993,13 +993,13 @@ def test_an_entity_comparison_with_a_broken_checkpoint(
 
 
 @pytest.mark.slow  # it starts a process
-def test_an_unknown_key_of_stage_two_is_refused(call: Call) -> None:
+def test_an_unknown_key_of_stage_two_is_refused(
+    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By the script itself, with the nearest real one, before anything is written."""
     call.recipe("two", learning_rat=1)
-    process = started(call)
-    told = process.communicate()[0]
-    assert process.returncode == 2, told
-    assert "learning_rat; did you mean learning_rate?" in told.splitlines()[-1]
+    assert call.exit_code(monkeypatch) == 2
+    assert "learning_rat; did you mean learning_rate?" in capsys.readouterr().err.splitlines()[-1]
     assert not call.output.exists()
 
 
