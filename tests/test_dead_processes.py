@@ -110,9 +110,8 @@ def same_end(run: Path, expected: Path) -> None:
 @pytest.mark.parametrize(
     ("launcher", "restarts", "deaths"),
     [
-        pytest.param(TORCHRUN, "--max-restarts", ["0-step-5", "0-save-9"], id="torchrun, process 0"),
-        pytest.param(TORCHRUN, "--max-restarts", ["1-step-5", "1-save-9"], id="torchrun, process 1"),
-        pytest.param(ACCELERATE, "--max_restarts", ["1-save-6"], id="accelerate"),
+        pytest.param(TORCHRUN, "--max-restarts", ["0-step-5", "1-save-9"], id="torchrun"),
+        pytest.param(ACCELERATE, "--max_restarts", ["1-step-5", "0-save-9"], id="accelerate"),
     ],
 )
 def test_a_launcher_starts_them_again(

@@ -535,26 +535,6 @@ def process(script: str, folder: Path, *argv: str) -> subprocess.CompletedProces
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_process_refuses_in_one_line(call: Callable[[str], Call], script: str) -> None:
-    """A bad row: exit code 2, one line that begins with the script's name, no traceback."""
-    made = call(script)
-    made.data("train_file", "bad.jsonl", '{"body": "Profit rose ."}\n')
-    folder = made.folder / "empty"
-    folder.mkdir()
-    refused = process(script, folder, *made.argv())
-    assert refused.returncode == 2
-    assert "Traceback" not in refused.stderr
-    # stage one's progress bar may stand before it
-    lines = [line for line in refused.stderr.splitlines() if line and not line.startswith("Generating train split")]
-    assert len(lines) == 1, refused.stderr
-    assert lines[0].startswith(f"{script}: ")
-    assert "bad.jsonl row 1" in lines[0]
-    assert list(folder.iterdir()) == []
-    assert not made.output.exists()
-
-
-@pytest.mark.slow
 def test_a_process_tells_where_it_refused(call: Callable[[str], Call]) -> None:
     """With --debug, and the exit code is the same."""
     made = call("run_sentiment.py")
@@ -569,11 +549,17 @@ def test_a_process_tells_where_it_refused(call: Callable[[str], Call]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_process_shows_its_help(tmp_path: Path, script: str) -> None:
-    """Exit code 0, with every flag of the script's own, and a hundred more with --help_all."""
+    """Exit code 0, with every flag of the script's own."""
     shown = process(script, tmp_path, "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     own = [f"--{name}" for name in MODULES[script].Settings.__dataclass_fields__]
     assert [name for name in own if f"{name} " not in shown.stdout] == []
-    everything = process(script, tmp_path, "--help_all")
-    assert everything.returncode == 0
-    assert everything.stdout.count("\n  --") > shown.stdout.count("\n  --") + 50
+    assert shown.stdout.count("\n  --") < len(own) + 60
+
+
+@pytest.mark.slow
+def test_a_process_shows_all_its_help(tmp_path: Path) -> None:
+    """Trainer's flags too, a hundred and more."""
+    shown = process("run_ner.py", tmp_path, "--help_all")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.count("\n  --") > len(MODULES["run_ner.py"].Settings.__dataclass_fields__) + 110
