@@ -87,6 +87,11 @@ def data_flags(task: str) -> list[str]:
     return [*found, "--labels", *shades.split(","), "strongly optimistic"]
 
 
+def data_name(flags: list[str]) -> str:
+    """The training file's name and its folder's: no table is of other rows than its title says."""
+    return "/".join(Path(flags[flags.index("--train_file") + 1]).parts[-2:])
+
+
 def run_task(task: str, flags: list[str], folder: str, steps: int, length: int = 128) -> dict[str, float]:
     """The whole script, for so many steps."""
     aside = ["--save_strategy", "no", "--eval_strategy", "no", "--max_steps", str(steps), "--report_to", "none"]
@@ -289,9 +294,9 @@ def main() -> None:
     for task in asked.task:
         flags = asked.flags or data_flags(task)
         if "epoch" in asked.measure:
-            tables[f"An epoch of {task}"] = epoch_table(task, flags, asked.rows, asked.rounds)
+            tables[f"An epoch of {task}, {data_name(flags)}"] = epoch_table(task, flags, asked.rows, asked.rounds)
         if "prediction" in asked.measure and "--test_file" in flags:
-            tables[f"Predictions, {task}"] = prediction_table(task, flags, asked.rounds)
+            tables[f"Predictions, {task}, {data_name(flags)}"] = prediction_table(task, flags, asked.rounds)
     report("-".join(["fine_tuning", *asked.task, *asked.measure]), tables, rows=asked.rows, rounds=asked.rounds)
 
 

@@ -143,20 +143,8 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def touch_memory(gigabytes: float = 4) -> None:
-    """Take memory once and give it back: a virtual machine gets a page from its host at the page's first use.
-
-    That takes some 2 s a gigabyte more than later uses, and would be counted against whoever has its turn first.
-    """
-    free = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"))[1])  # type: ignore[index]
-    count = int(min(gigabytes * 1e9, free * 1024 / 2))
-    subprocess.run([sys.executable, "-c", f"b'1' * {count}"], check=True)
-
-
 def by_turns(variants: dict[str, Callable[[], list[float]]], rounds: int) -> dict[str, list[float]]:
     """Run variants A B C A B C …, so that a machine that slows down slows all of them; what each gave in all rounds."""
-    if rounds > 1:  # one compares nothing closely
-        touch_memory()
     found: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
