@@ -145,7 +145,9 @@ def main() -> None:
         if not Path(path).exists():
             write_corpus(Path(path), asked.megabytes, checkpoint_folder())
         table, facts = rates(path, asked.rounds)
-    report("preprocessing", {f"Preprocessing of {Path(path).name}, tokens a second": table}, rounds=asked.rounds, **facts)
+    report(
+        "preprocessing", {f"Preprocessing of {Path(path).name}, tokens a second": table}, rounds=asked.rounds, **facts
+    )
 
 
 def rates(path: str, rounds: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
