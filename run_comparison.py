@@ -139,7 +139,7 @@ from typing import Any
 from two_stage.checkpoints import write_whole
 from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison_report import write_report
-from two_stage.corpus_report import LABELLED_FORMATS
+from two_stage.corpus_copies import LABELLED_FORMATS
 from two_stage.handoff import TASK_MODELS, Checkpoint, open_checkpoint
 from two_stage.lineage import trace_lineage
 from two_stage.redaction import redacted_values

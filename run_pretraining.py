@@ -171,7 +171,8 @@ from transformers.trainer_utils import SchedulerType
 from two_stage.batches import EpochSampler, pad_rows
 from two_stage.checkpoints import put_in_place, told_if_unwritten, write_whole
 from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
-from two_stage.corpus_report import LABELLED_FORMATS, describe_documents, report_lines
+from two_stage.corpus_copies import LABELLED_FORMATS
+from two_stage.corpus_report import describe_documents, report_lines
 from two_stage.cross_entropy import SummedCrossEntropy
 from two_stage.handoff import (
     Checkpoint,

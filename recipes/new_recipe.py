@@ -25,7 +25,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a clone with no install
 
 from two_stage.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
-from two_stage.corpus_report import LABELLED_FORMATS
+from two_stage.corpus_copies import LABELLED_FORMATS
 from two_stage.exits import OneLineParser, Refusal, run_script, say
 from two_stage.handoff import Checkpoint, open_checkpoint
 from two_stage.labelled_texts import label_name
