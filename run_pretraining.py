@@ -174,6 +174,7 @@ from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_le
 from two_stage.corpus_copies import LABELLED_FORMATS
 from two_stage.corpus_report import describe_documents, report_lines
 from two_stage.cross_entropy import SummedCrossEntropy
+from two_stage.files import check_files
 from two_stage.handoff import (
     Checkpoint,
     SavedAsStock,
@@ -191,7 +192,6 @@ from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
 from two_stage.step_costs import TIMED_STEPS, StepTimer, time_steps
 from two_stage.streaming import StreamedRows
-from two_stage.tables import check_files
 from two_stage.trainer import ExactTrainer
 from two_stage.vocabulary import extend_embeddings
 

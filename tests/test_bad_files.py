@@ -29,7 +29,7 @@ from tests.test_refusals import (  # noqa: F401  # call and no_model are fixture
     process,
 )
 from tests.test_tables import packed_by_zstd
-from two_stage import tables
+from two_stage import files, tables
 from two_stage.corpus import CorpusSource, read_documents
 from two_stage.exits import Refusal
 from two_stage.tag_schemes import tag_names
@@ -640,7 +640,7 @@ def test_a_file_of_another_user_is_refused(call: Callable[[str], Call], monkeypa
 
     path.chmod(0)
     if os.access(path, os.R_OK):  # root reads every file
-        monkeypatch.setattr(tables, "open", no_leave, raising=False)
+        monkeypatch.setattr(files, "open", no_leave, raising=False)
     with pytest.raises(Refusal, match=r"a\.csv: cannot be opened: Permission denied; .*name another file"):
         made.main()
 

@@ -35,6 +35,7 @@ import run_pretraining
 import run_sentiment
 from tests.conftest import REPOSITORY
 from two_stage.checkpoints import find_checkpoint, seal
+from two_stage.data_sets import dataset_splits, open_split
 from two_stage.exits import Refusal
 from two_stage.handoff import load_model, open_checkpoint
 from two_stage.recipe import RecipeLoader, read_recipe, recipe_text
@@ -43,7 +44,6 @@ from two_stage.report import Card, Findings, markdown_cell, write_model_card
 from two_stage.runs import changed_settings
 from two_stage.sentiment_results import safe_cell
 from two_stage.side_by_side import PlannedRun, SideBySide
-from two_stage.tables import dataset_splits, open_split
 
 MAINS = {
     "run_pretraining.py": run_pretraining.main,

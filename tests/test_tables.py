@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, LargeList, List
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from two_stage import tables
+from two_stage import data_sets, files, tables
 from two_stage.exits import Refusal
 
 TABLES = ("csv", "tsv", "jsonl", "parquet")
@@ -248,10 +248,10 @@ def test_a_file_counts_once(tmp_path: Path) -> None:
     """By whatever path it is given again; a copy of it is another file."""
     path = write(tmp_path / "a.csv", b"text\na\n")
     copy = write(tmp_path / "b.csv", b"text\na\n")
-    tables.check_files([path, copy], ("csv",))
+    files.check_files([path, copy], ("csv",))
     for again in (path, f"{tmp_path}/../{tmp_path.name}/a.csv"):
         with pytest.raises(Refusal, match="is given twice"):
-            tables.check_files([path, copy, again], ("csv",))
+            files.check_files([path, copy, again], ("csv",))
 
 
 def test_a_hash_alone_is_a_word_of_a_file_of_words(tmp_path: Path) -> None:
@@ -385,12 +385,12 @@ def test_data_sets_give_their_splits_and_rows(tmp_path: Path, kind: str) -> None
     name = folder_of_data(tmp_path / "data", kind)
     expected = {"train": NAMED_ROWS, "test": [NAMED_ROWS[2], NAMED_ROWS[0]]}
     expected = {"train": NAMED_ROWS} if kind == "one saved split" else expected
-    assert tables.dataset_splits(name, None, None) == list(expected)
+    assert data_sets.dataset_splits(name, None, None) == list(expected)
     for split, rows in expected.items():
         places = [f"{name} {split} row {n}" for n in range(1, len(rows) + 1)]
-        assert list(tables.dataset_rows(name, None, None, split)) == list(zip(places, rows, strict=True))
-        assert list(tables.open_split(name, None, None, split)["text"]) == [row["text"] for row in rows]
-        streamed = tables.open_split(name, None, None, split, streamed=True)
+        assert list(data_sets.dataset_rows(name, None, None, split)) == list(zip(places, rows, strict=True))
+        assert list(data_sets.open_split(name, None, None, split)["text"]) == [row["text"] for row in rows]
+        streamed = data_sets.open_split(name, None, None, split, streamed=True)
         assert not hasattr(streamed, "__len__")
         assert [row["text"] for row in streamed] == [row["text"] for row in rows]
 
@@ -399,29 +399,29 @@ def test_saved_splits_have_any_name(tmp_path: Path) -> None:
     """Those that a folder of files could not have."""
     DatasetDict({name: labelled_rows() for name in ("kept", "out")}).save_to_disk(tmp_path / "data")
     name = str(tmp_path / "data")
-    assert tables.dataset_splits(name, None, None) == ["kept", "out"]
-    assert [row for _, row in tables.dataset_rows(name, None, None, "out")] == NAMED_ROWS
+    assert data_sets.dataset_splits(name, None, None) == ["kept", "out"]
+    assert [row for _, row in data_sets.dataset_rows(name, None, None, "out")] == NAMED_ROWS
     with pytest.raises(Refusal, match=r"^data set .*data: no split .*train"):
-        tables.open_split(name, None, None, "train")
+        data_sets.open_split(name, None, None, "train")
 
 
 def test_streams_know_their_columns(tmp_path: Path) -> None:
     """Those of a .csv too, which `datasets` does not look into before its first row is asked for."""
     write_rows(tmp_path / "a.csv", [{"text": "a", "label": 1}])
-    assert tables.open_split(str(tmp_path), None, None, "train", streamed=True).column_names == ["text", "label"]
+    assert data_sets.open_split(str(tmp_path), None, None, "train", streamed=True).column_names == ["text", "label"]
 
 
 def test_broken_files_of_data_sets_are_refused_for_what_is_wrong(tmp_path: Path) -> None:
     """The cause is told, not that something happened while the data set was made."""
     write(tmp_path / "a.jsonl", b'{"text": "a"}\n{"text": \n')
     with pytest.raises(Refusal, match=r"^data set .*JSON parse error"):
-        tables.open_split(str(tmp_path), None, None, "train")
+        data_sets.open_split(str(tmp_path), None, None, "train")
 
 
 def test_rows_of_data_sets_are_counted_on_over_batches(tmp_path: Path) -> None:
     """The 600th row is row 600."""
     Dataset.from_dict({"n": range(600)}).save_to_disk(tmp_path / "data")
-    rows = list(tables.dataset_rows(str(tmp_path / "data"), None, None, "train"))
+    rows = list(data_sets.dataset_rows(str(tmp_path / "data"), None, None, "train"))
     assert [row["n"] for _, row in rows] == list(range(600))
     assert [int(place.rpartition(" ")[2]) for place, _ in rows] == list(range(1, 601))
 
@@ -434,10 +434,10 @@ def test_data_sets_of_several_configurations(tmp_path: Path) -> None:
     )
     configs = "configs:\n" + configs.replace("{split: test.parquet}", "\n  - split: dev\n    path: test.parquet")
     (tmp_path / "data" / "README.md").write_text(f"---\n{configs}---\n", encoding="utf-8")
-    assert tables.dataset_splits(name, "one", None) == ["train"]
-    assert tables.dataset_splits(name, "two", None) == ["dev"]
-    assert len(list(tables.dataset_rows(name, "two", None, "dev"))) == 2
-    for ask in (tables.dataset_splits, lambda *asked: tables.open_split(*asked, "train")):
+    assert data_sets.dataset_splits(name, "one", None) == ["train"]
+    assert data_sets.dataset_splits(name, "two", None) == ["dev"]
+    assert len(list(data_sets.dataset_rows(name, "two", None, "dev"))) == 2
+    for ask in (data_sets.dataset_splits, lambda *asked: data_sets.open_split(*asked, "train")):
         with pytest.raises(Refusal, match=r"^data set .*data: Config name is missing.*'one', 'two'"):
             ask(name, None, None)
 
@@ -457,7 +457,7 @@ def test_data_sets_that_are_not_there_are_refused(tmp_path: Path, name: str, con
     name = name.replace("{}", folder_of_data(tmp_path / "data", "parquet"))
     (tmp_path / "data" / "nothing").mkdir()
     messages = []
-    for ask in (tables.dataset_splits, lambda *asked: tables.open_split(*asked, "train")):
+    for ask in (data_sets.dataset_splits, lambda *asked: data_sets.open_split(*asked, "train")):
         with pytest.raises(Refusal) as refusal:
             ask(name, config, None)
         messages.append(str(refusal.value))
@@ -473,7 +473,7 @@ def test_splits_that_are_not_there_are_refused(tmp_path: Path, kind: str) -> Non
     """By their name; rows are refused before the first of them."""
     name = folder_of_data(tmp_path / "data", kind)
     with pytest.raises(Refusal, match=r"^data set .*data: .*tset"):
-        next(tables.dataset_rows(name, None, None, "tset"))
+        next(data_sets.dataset_rows(name, None, None, "tset"))
 
 
 # --- Refusals ---------------------------------------------------------------------------------------------------------
@@ -520,7 +520,7 @@ BAD_FILES = {
 
 def read_everything(path: str) -> list[str]:
     """The texts of a table, read as stage two reads them."""
-    tables.check_files([path], TABLES)
+    files.check_files([path], TABLES)
     return [tables.text_value(row, "text", "text_column") for row in tables.read_rows(path)]
 
 
@@ -583,4 +583,4 @@ def test_bad_conll_is_refused(tmp_path: Path, content: bytes, needles: list[str]
 def test_file_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     """The SHA-256 of three known bytes, from FIPS 180-2."""
     path = write(tmp_path / "abc", b"abc")
-    assert tables.file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

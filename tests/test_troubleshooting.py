@@ -17,9 +17,9 @@ from run_sentiment import SentimentModel
 from tests.conftest import REPOSITORY, SHADES
 from two_stage import duplicates, runs
 from two_stage.exits import Failure, Refusal, told_failure
+from two_stage.files import check_files
 from two_stage.handoff import load_model, open_checkpoint
 from two_stage.labelled_texts import label_scale, load_splits, text_reading
-from two_stage.tables import check_files
 from two_stage.trainer import ExactTrainer
 from two_stage.training_arguments import FineTuningArguments
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from two_stage.exits import Failure, Refusal, say
-from two_stage.tables import file_sha256
+from two_stage.files import file_sha256
 
 MANIFEST = "manifest.json"  # the last file of a checkpoint: what belongs to it, with sizes and hashes
 UNFINISHED = ".unfinished"  # in a run's folder: where checkpoints are written

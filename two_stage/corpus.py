@@ -23,23 +23,12 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from two_stage import tables
+from two_stage.data_sets import open_split
 from two_stage.exits import Refusal
+from two_stage.files import archive, check_files, file_format, file_sha256, open_part, open_text, readable
 from two_stage.handoff import tokenizer_sha256
 from two_stage.table_builder import TableBuilder
-from two_stage.tables import (
-    PlacedRow,
-    archive,
-    check_files,
-    file_format,
-    file_sha256,
-    json_rows,
-    open_part,
-    open_split,
-    open_text,
-    read_rows,
-    readable,
-    text_value,
-)
+from two_stage.tables import PlacedRow, json_rows, read_rows, text_value
 
 FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet")
 CUT_FORMATS = ("txt", "jsonl")  # where a document's end can be told from the bytes around it

@@ -8,7 +8,8 @@ from datasets import Dataset
 from datasets.utils import tqdm
 
 from two_stage.exits import Refusal
-from two_stage.tables import PlacedRow, broken_text, check_files, read_rows, text_value
+from two_stage.files import check_files
+from two_stage.tables import PlacedRow, broken_text, read_rows, text_value
 
 LABELLED_FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio")
 

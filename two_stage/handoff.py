@@ -27,8 +27,8 @@ from transformers.utils import cached_file, logging
 
 from two_stage.checkpoints import MANIFEST, what_is_wrong
 from two_stage.exits import Refusal, say
+from two_stage.files import file_sha256
 from two_stage.runs import LINEAGE, RECIPE, RESULTS, config_file_sha256
-from two_stage.tables import file_sha256
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 ReadingT = TypeVar("ReadingT", bound=NamedTuple)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from two_stage.exits import Refusal, say
+from two_stage.files import check_files, file_format, file_sha256
 from two_stage.handoff import Checkpoint
 from two_stage.redaction import redacted
-from two_stage.tables import check_files, file_format, file_sha256
 
 PACKAGES = ("transformers", "torch", "datasets", "accelerate", "evaluate", "tokenizers")
 

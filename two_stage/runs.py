@@ -14,11 +14,11 @@ from accelerate.utils import broadcast_object_list
 
 from two_stage.checkpoints import find_checkpoint, numbered_checkpoints, write_whole
 from two_stage.exits import Failure, Refusal, say
+from two_stage.files import file_sha256
 from two_stage.hub import upload_run
 from two_stage.locks import HELD, lock_folder, unlock_folder
 from two_stage.recipe import read_recipe, recipe_text
 from two_stage.redaction import redacted_values
-from two_stage.tables import file_sha256
 
 if TYPE_CHECKING:
     from two_stage.training_arguments import ExactTrainingArguments

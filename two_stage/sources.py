@@ -8,9 +8,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from two_stage.data_sets import dataset_rows, dataset_splits
 from two_stage.exits import Refusal
 from two_stage.recipe import check_range
-from two_stage.tables import PlacedRow, dataset_rows, dataset_splits, read_rows, sample_indices
+from two_stage.tables import PlacedRow, read_rows, sample_indices
 
 SPLITS = ("train", "validation", "test")
 SAMPLE_FLAGS = ("max_train_samples", "train_fraction", "sample_seed")

@@ -1,177 +1,35 @@
 """Files of rows → dictionaries, one a row, each with the place that it came from; a refusal names file, row and fix.
 
-Every reader of the project starts here: labelled tables (csv, tsv, jsonl, parquet), CoNLL columns, lines of text, the
-tables of raw documents that stage one reads, and data sets of the Hub. A `.gz` or `.zst` behind the name is unpacked on
-the way.
+Every reader of the project starts here: labelled tables (csv, tsv, jsonl, parquet), CoNLL columns, lines of text, and
+the tables of raw documents that stage one reads. `two_stage.data_sets` gives the rows of data sets in the same way.
 """
 
-import codecs
 import csv
-import gzip
-import hashlib
-import io
 import json
 import math
-import os
 import re
 import shutil
-import stat
 import tempfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import chain
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
 from two_stage.exits import Refusal
-
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset  # takes a second to import, and files need none of it
+from two_stage.files import archive, file_format, open_bytes, open_text, readable, told_error
 
 Row = dict[str, Any]
 PlacedRow = tuple[str, Row]  # ("train.csv row 12", {"text": ...}); rows are counted from 1, without the header
 
 LARGEST = 3.4e38  # that a float of 32 bits holds
-ARCHIVES = {".gz": "gzip", ".zst": "zstd"}
 LISTS = ("List", "LargeList", "Sequence")  # what `datasets` calls its features of lists, by version
 TAG = re.compile("O|[BIESLU]-.+")
-CUT = "unexpected end of data"  # what Python says of a character that the file ends within
-ESCAPED = re.compile("[\udc80-\udcff]")  # what Python makes of a byte that is not UTF-8, where it is asked to go on
 COMMENT = re.compile("# +(newdoc|newpar|[^ \t=]+ =) [^\t]*")  # as CoNLL-U writes them: `# text = O Canada`
 
 csv.field_size_limit(2**31 - 1)  # the stock limit refuses a text of 128 KiB
-
-
-def file_format(path: str) -> str:
-    """The ending of `path` that says how to read it, without an archive's: "csv" for `train.csv.gz`."""
-    inner = Path(path).with_suffix("") if archive(path) else Path(path)
-    return inner.suffix.removeprefix(".").lower()
-
-
-def archive(path: str) -> str | None:
-    """How the file is packed, "gzip" or "zstd"; None of a plain file."""
-    return ARCHIVES.get(Path(path).suffix.lower())
-
-
-def check_files(paths: list[str], formats: tuple[str, ...]) -> None:
-    """Refuse before any work a file that is not there, given twice, empty, UTF-16, or of a format that nobody reads.
-
-    Raises:
-        Refusal: naming the file and what would do instead.
-    """
-    for number, path in enumerate(paths):
-        _check_opens(path)
-        if any(os.path.samefile(path, other) for other in paths[:number]):
-            raise Refusal(f"{path}: is given twice, and each row would count twice; name it once")
-        if Path(path).stat().st_size == 0:
-            raise Refusal(f"{path}: the file is empty; write it anew, or leave it out")
-        if file_format(path) not in formats:
-            known = ", ".join(f".{name}" for name in formats)
-            raise Refusal(f"{path}: cannot tell the format by this ending; known: {known}, each also with .gz or .zst")
-        if file_format(path) != "parquet":
-            _check_encoding(path)
-
-
-def _check_opens(path: str) -> None:
-    """Refuse what is no plain file; a pipe, opened, would wait for its other end."""
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            open(path, "rb").close()
-            return
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL within the name
-        raise Refusal(f"{path}: no such file (the current folder is {Path.cwd().name}/)") from None
-    except OSError as error:  # no permission, links that lead in a circle, a name too long
-        raise Refusal(f"{path}: cannot be opened: {error.strerror}; mend that, or name another file") from error
-    if stat.S_ISDIR(mode):
-        raise Refusal(f"{path}: is a folder; name the files in it")
-    raise Refusal(f"{path}: is a pipe or a device, and files are read more than once; write it to a file")
-
-
-def _check_encoding(path: str) -> None:
-    """Refuse UTF-16, which without its mark would pass for UTF-8 with NULs between the letters."""
-    with readable(path), open_bytes(path) as file:
-        head = file.read(16)
-    name = "UTF-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
-    for order, pattern in (("UTF-16LE", rb"(?:[\t -~]\0){4,}"), ("UTF-16BE", rb"(?:\0[\t -~]){4,}")):
-        name = order if re.fullmatch(pattern, head[:8]) else name
-    if name:
-        raise Refusal(f"{path} line 1: not UTF-8 but {name}; convert it, say with iconv -f {name} -t UTF-8")
-
-
-def file_sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def open_text(path: str) -> IO[str]:
-    """Open `path` as UTF-8 text, unpacked if it is an archive; a byte-order mark is dropped."""
-    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")
-
-
-def open_bytes(path: str) -> Any:
-    """Open `path` for its bytes, unpacked if it is an archive."""
-    return open(path, "rb") if archive(path) is None else _open_archive(path)
-
-
-def open_part(path: str, start: int, stop: int) -> IO[str]:
-    """The bytes from `start` to `stop` of a plain file, held in memory, as `open_text` would give them."""
-    with open(path, "rb") as file:
-        file.seek(start)
-        part = io.BytesIO(file.read(stop - start))
-    # further on in a file, the bytes of a byte-order mark are a character
-    return io.TextIOWrapper(part, encoding="utf-8" if start else "utf-8-sig", newline="")
-
-
-def _open_archive(path: str) -> Any:
-    """The unpacked bytes of an archive; an archive that is cut off raises at its end."""
-    if archive(path) == "gzip":
-        return gzip.open(path)
-    import pyarrow  # its zstd reads on behind the first frame and notices a cut, which the package zstandard does not
-
-    return pyarrow.input_stream(path, compression="zstd")
-
-
-@contextmanager
-def readable(path: str) -> Iterator[None]:
-    """Say of a file that breaks off while it is read what is wrong with it.
-
-    Raises:
-        Refusal: not UTF-8, or an archive that is broken or cut off.
-    """
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise Refusal(_undecodable(path, error)) from error
-    except (EOFError, OSError, zlib.error) as error:
-        what = f"broken {archive(path)} archive" if archive(path) else "cannot be read to its end"
-        hint = f"; if it is not packed, take {Path(path).suffix} off its name" if archive(path) else ""
-        raise Refusal(f"{path}: {what}: {told_error(error)}; copy or pack it anew{hint}") from error
-
-
-def _undecodable(path: str, error: UnicodeDecodeError) -> str:
-    """What is said of text that is not UTF-8, by its first line that is not."""
-    if file_format(path) == "parquet":
-        return f"{path}: holds a text that is not UTF-8; write it anew"
-    offset = 0
-    with (
-        readable(path),  # a line of an archive may go on to where that is broken
-        io.TextIOWrapper(open_bytes(path), encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        for number, line in enumerate(file, start=1):
-            if broken := ESCAPED.search(line):
-                offset += len(line[: broken.start()].encode())
-                found = f"{path} line {number}: not UTF-8 (byte 0x{ord(broken[0]) - 0xDC00:02x} at offset {offset})"
-                cut = "; it ends within a character: if it was cut off, copy it anew" * (error.reason == CUT)
-                return f"{found}{cut}; convert it, say with iconv -f cp1252 -t utf-8"
-            offset += len(line.encode())
-    return f"{path}: not UTF-8; was it written to while it was read?"
 
 
 def read_rows(path: str) -> Iterator[PlacedRow]:
@@ -315,7 +173,7 @@ def _unpacked(path: str) -> Iterator[IO[bytes]]:
         with open(path, "rb") as file:
             yield file
         return
-    with tempfile.TemporaryFile() as file, _open_archive(path) as packed:
+    with tempfile.TemporaryFile() as file, open_bytes(path) as packed:
         shutil.copyfileobj(packed, file)
         yield file
 
@@ -412,89 +270,7 @@ def _conll_row(words: list[list[str]], document: int) -> Row:
     return row | ({"document": document} if document else {})
 
 
-# --- Data sets --------------------------------------------------------------------------------------------------------
-
-
-def open_split(
-    name: str, config: str | None, revision: str | None, split: str, streamed: bool = False
-) -> "Dataset | IterableDataset":
-    """A split of a `datasets` data set, memory-mapped or streamed.
-
-    Args:
-        name: a Hub id, a local folder of files, or a folder that `save_to_disk` wrote.
-        config: which of the data set's configurations; None takes its only one.
-        revision: a branch, tag or commit of the Hub; None takes the newest.
-        split: by its name; a folder that holds one saved split gives that one.
-        streamed: read it as it comes, without keeping it.
-
-    Raises:
-        Refusal: no such data set, configuration or split, or no network to fetch it by.
-    """
-    from datasets import Dataset, load_dataset, load_from_disk
-
-    with _openable(name):
-        if not _is_saved(name):
-            rows = load_dataset(name, config, revision=revision, split=split, streaming=streamed)
-            return rows if rows.column_names else rows._resolve_features()  # a stream may not know its columns yet
-        saved = load_from_disk(name)
-        rows = saved if isinstance(saved, Dataset) else saved[split]
-        return rows.to_iterable_dataset(num_shards=min(64, len(rows))) if streamed else rows
-
-
-@lru_cache(maxsize=8)  # on the Hub a question of seconds, which a run asks several times
-def dataset_splits(name: str, config: str | None, revision: str | None) -> list[str]:
-    """The names of the splits that a data set has; `open_split` tells what the arguments are.
-
-    A folder that holds one saved split, whatever it was of, counts as `["train"]`.
-
-    Raises:
-        Refusal: no such data set or configuration, or no network to ask.
-    """
-    from datasets import DatasetDict, get_dataset_split_names, load_from_disk
-
-    with _openable(name):
-        if not _is_saved(name):
-            return list(get_dataset_split_names(name, config, revision=revision))
-        saved = load_from_disk(name)
-        return list(saved) if isinstance(saved, DatasetDict) else ["train"]
-
-
-def dataset_rows(name: str, config: str | None, revision: str | None, split: str) -> Iterator[PlacedRow]:
-    """The rows of a split, in order; `open_split` tells what the arguments are.
-
-    Yields:
-        ("NAME SPLIT row N", {column: value}), ClassLabels by their names.
-
-    Raises:
-        Refusal: the split cannot be opened, or a number stands for no name.
-    """
-    rows = open_split(name, config, revision, split).with_format(None)  # a saved one may give tensors
-    names = label_names(rows.features.to_dict())
-    number = 0
-    for batch in rows.iter(batch_size=256):
-        for values in zip(*batch.values(), strict=True):
-            number += 1
-            yield named((f"{name} {split} row {number}", dict(zip(batch, values, strict=True))), names)
-
-
-def _is_saved(name: str) -> bool:
-    """Whether the folder is one that `save_to_disk` wrote."""
-    return Path(name, "state.json").is_file() or Path(name, "dataset_dict.json").is_file()
-
-
-@contextmanager
-def _openable(name: str) -> Iterator[None]:
-    """Say of a data set that cannot be opened what was asked for and is not there."""
-    try:
-        yield
-    except Exception as error:  # of a dozen kinds, and all are about what was asked for
-        from datasets.exceptions import DatasetGenerationError
-
-        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
-        what = f"no split {cause}" if isinstance(cause, KeyError) else " ".join(str(cause).split())[:200]
-        if type(cause).__name__ == "UnpicklingError":  # torch advises to read it without restraint
-            what = "holds a pickle, which can run code and is not read; save the rows as a table or as text"
-        raise Refusal(f"data set {name}: {what or type(cause).__name__}") from error
+# --- Names of labels --------------------------------------------------------------------------------------------------
 
 
 def label_names(features: dict[str, Any]) -> dict[str, list[str]]:
@@ -577,12 +353,6 @@ def told(names: Iterable[Any]) -> str:
     shown = (name if name.isprintable() and name == name.strip() != "" else repr(name) for name in map(str, names))
     line = ", ".join(shown)
     return line if len(line) <= 300 else f"{line[:300]} …"
-
-
-def told_error(error: BaseException) -> str:
-    """What a library says of a file, in one line, with what could not be seen written out."""
-    line = " ".join(str(error).splitlines())[:300]
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line).strip()
 
 
 def separator_hint(header: list[str]) -> str:

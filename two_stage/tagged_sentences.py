@@ -15,9 +15,10 @@ from tokenizers import Regex, pre_tokenizers
 
 from two_stage.duplicates import check_leakage, conflicting_rows
 from two_stage.exits import Refusal, say
+from two_stage.files import file_format
 from two_stage.handoff import Checkpoint
 from two_stage.sources import SampleFlags, Source, SourceFlags, split_sources, training_sample
-from two_stage.tables import TAG, PlacedRow, Row, broken_text, column_value, file_format, text_value, told
+from two_stage.tables import TAG, PlacedRow, Row, broken_text, column_value, text_value, told
 from two_stage.tag_schemes import detect_scheme, split_tag, tag_names, to_iob2
 
 ENTITY_MODELS = ("BertForTokenClassification",)

@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no install
 
+from two_stage.data_sets import open_split
 from two_stage.exits import Refusal, run_script, say
 from two_stage.prepared import (
     SPLITS,
@@ -34,7 +35,7 @@ from two_stage.prepared import (
     tell_missing,
     write_files,
 )
-from two_stage.tables import PlacedRow, Row, column_value, open_split, read_rows
+from two_stage.tables import PlacedRow, Row, column_value, read_rows
 
 FILES = {
     "bc5cdr": ("CDR_TrainingSet.PubTator.txt", "CDR_DevelopmentSet.PubTator.txt", "CDR_TestSet.PubTator.txt"),

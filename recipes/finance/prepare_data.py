@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no install
 
+from two_stage.data_sets import dataset_rows
 from two_stage.exits import Refusal, run_script, say
 from two_stage.prepared import (
     SPLITS,
@@ -32,7 +33,7 @@ from two_stage.prepared import (
     tell_missing,
     write_files,
 )
-from two_stage.tables import PlacedRow, Row, column_value, dataset_rows, number_value, read_rows
+from two_stage.tables import PlacedRow, Row, column_value, number_value, read_rows
 
 AGREEMENT = {"50": "50Agree", "66": "66Agree", "75": "75Agree", "all": "AllAgree"}  # of annotators, per cent
 SHADES = ("negative", "neutral", "positive")

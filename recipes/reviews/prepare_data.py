@@ -19,9 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no install
 
+from two_stage.data_sets import dataset_rows
 from two_stage.exits import Refusal, run_script, say
+from two_stage.files import readable
 from two_stage.prepared import data_parser, find_file, keep_apart, tell_thin, write_files
-from two_stage.tables import PlacedRow, Row, dataset_rows, readable, text_value
+from two_stage.tables import PlacedRow, Row, text_value
 
 STARS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
 FEWEST_DOCUMENTS = 500  # of a corpus: fewer make but a handful of stage one's steps
