@@ -139,7 +139,6 @@ from typing import Any
 from two_stage.checkpoints import write_whole
 from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison_report import write_report
-from two_stage.corpus_copies import LABELLED_FORMATS
 from two_stage.handoff import TASK_MODELS, Checkpoint, open_checkpoint
 from two_stage.lineage import trace_lineage
 from two_stage.redaction import redacted_values
@@ -147,7 +146,7 @@ from two_stage.report import HEADLINES
 from two_stage.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
 from two_stage.seeds import check_seed_range
 from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
-from two_stage.tables import PlacedRow, read_rows, text_value
+from two_stage.tables import LABELLED_FORMATS, PlacedRow, read_rows, text_value
 
 # --- Arms and their stage one -----------------------------------------------------------------------------------------
 

@@ -171,7 +171,6 @@ from transformers.trainer_utils import SchedulerType
 from two_stage.batches import EpochSampler, pad_rows
 from two_stage.checkpoints import put_in_place, told_if_unwritten, write_whole
 from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
-from two_stage.corpus_copies import LABELLED_FORMATS
 from two_stage.corpus_report import describe_documents, report_lines
 from two_stage.cross_entropy import SummedCrossEntropy
 from two_stage.files import check_files
@@ -192,6 +191,7 @@ from two_stage.scores import PretrainingScores
 from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
 from two_stage.step_costs import TIMED_STEPS, StepTimer, time_steps
 from two_stage.streaming import StreamedRows
+from two_stage.tables import LABELLED_FORMATS
 from two_stage.trainer import ExactTrainer
 from two_stage.vocabulary import extend_embeddings
 

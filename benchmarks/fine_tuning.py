@@ -87,9 +87,9 @@ def data_flags(task: str) -> list[str]:
     return [*found, "--labels", *shades.split(","), "strongly optimistic"]
 
 
-def data_name(flags: list[str]) -> str:
-    """The training file's name and its folder's: no table is of other rows than its title says."""
-    return "/".join(Path(flags[flags.index("--train_file") + 1]).parts[-2:])
+def data_name(flags: list[str], flag: str) -> str:
+    """The name of the file behind `flag` and its folder's, for a table's title; of other data all their flags."""
+    return "/".join(Path(flags[flags.index(flag) + 1]).parts[-2:]) if flag in flags else " ".join(flags)
 
 
 def run_task(task: str, flags: list[str], folder: str, steps: int, length: int = 128) -> dict[str, float]:
@@ -294,9 +294,11 @@ def main() -> None:
     for task in asked.task:
         flags = asked.flags or data_flags(task)
         if "epoch" in asked.measure:
-            tables[f"An epoch of {task}, {data_name(flags)}"] = epoch_table(task, flags, asked.rows, asked.rounds)
+            title = f"An epoch of {task}, {data_name(flags, '--train_file')}"
+            tables[title] = epoch_table(task, flags, asked.rows, asked.rounds)
         if "prediction" in asked.measure and "--test_file" in flags:
-            tables[f"Predictions, {task}, {data_name(flags)}"] = prediction_table(task, flags, asked.rounds)
+            title = f"Predictions, {task}, {data_name(flags, '--test_file')}"
+            tables[title] = prediction_table(task, flags, asked.rounds)
     report("-".join(["fine_tuning", *asked.task, *asked.measure]), tables, rows=asked.rows, rounds=asked.rounds)
 
 

@@ -25,7 +25,6 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a clone with no install
 
 from two_stage.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
-from two_stage.corpus_copies import LABELLED_FORMATS
 from two_stage.exits import OneLineParser, Refusal, run_script, say
 from two_stage.files import check_files, file_format
 from two_stage.handoff import Checkpoint, open_checkpoint
@@ -33,7 +32,17 @@ from two_stage.labelled_texts import label_name
 from two_stage.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
 from two_stage.recipe import comment, like_a_flag
 from two_stage.report import markdown_cell
-from two_stage.tables import LARGEST, PlacedRow, Row, broken_text, column_value, read_rows, text_value, told
+from two_stage.tables import (
+    LABELLED_FORMATS,
+    LARGEST,
+    PlacedRow,
+    Row,
+    broken_text,
+    column_value,
+    read_rows,
+    text_value,
+    told,
+)
 from two_stage.tagged_sentences import entity_list, read_sentence
 
 TEXT_COLUMNS = ("text", "sentence", "review", "body", "content", "abstract", "title", "headline")

@@ -9,9 +9,7 @@ from datasets.utils import tqdm
 
 from two_stage.exits import Refusal
 from two_stage.files import check_files
-from two_stage.tables import PlacedRow, broken_text, read_rows, text_value
-
-LABELLED_FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio")
+from two_stage.tables import LABELLED_FORMATS, PlacedRow, broken_text, read_rows, text_value
 
 # --- Runs of tokens, hashed -------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from two_stage.exits import Refusal
 from two_stage.tables import PlacedRow, label_names, named
 
 if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset  # takes a second to import, and files need none of it
+    from datasets import Dataset, IterableDataset  # takes a second to import, and the rows of files need none of it
 
 
 def open_split(

@@ -24,6 +24,7 @@ from two_stage.files import archive, file_format, open_bytes, open_text, readabl
 Row = dict[str, Any]
 PlacedRow = tuple[str, Row]  # ("train.csv row 12", {"text": ...}); rows are counted from 1, without the header
 
+LABELLED_FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio")
 LARGEST = 3.4e38  # that a float of 32 bits holds
 LISTS = ("List", "LargeList", "Sequence")  # what `datasets` calls its features of lists, by version
 TAG = re.compile("O|[BIESLU]-.+")
