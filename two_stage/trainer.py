@@ -340,10 +340,10 @@ class ExactTrainer(Trainer):
         for batch in batches:
             for lane, *place in batch.pop("stream_position", torch.empty(0)).tolist():
                 self.stream_positions[str(lane)] = place
-        counts = torch.stack([self.count_items(batch) for batch in batches]).sum(0)
+        counts = torch.stack([self.count_items(batch) for batch in batches]).sum(0).to(device)
         # told along with the counts, so that all processes stop behind one step
-        asked = torch.tensor([STOPS.asked > 0])
-        *items, others = self.accelerator.reduce(torch.cat([counts, asked]).to(device), "sum").split([len(counts), 1])
+        asked = torch.tensor([STOPS.asked > 0], device=device)
+        *items, others = self.accelerator.reduce(torch.cat([counts, asked]), "sum").split([len(counts), 1])
         if self.args.world_size > 1:
             self.asked_elsewhere = bool(others)
         self.step_batches = batches
