@@ -23,12 +23,12 @@ HOME = Path(__file__).parent
 STAGE_TWO = {"sentiment": "run_sentiment.py", "ner": "run_ner.py"}
 BASE = "base"  # the arm that all others are held against
 ARMS = (BASE, "stage_one", "task_adaptive", "both", "heads_as_is", "scratch")
-# files that stage one reads, written from stage two's
 OF_NUMBERS = ("mean_squared_error", "pearson")  # scores that need no shades
 LABEL_COLUMNS = {  # flag → its default
     "sentiment": {"label_column": "label"},
     "ner": {"tags_column": "ner_tags", "entities_column": "entities"},
 }
+# files that stage one reads, written from stage two's
 TEXTS = {"train_file": "task_texts.jsonl", "test_file": "test_texts.jsonl"}
 PROBE_RATE = 1e-3  # a head that learns alone moves little at 5e-5 and would lose by its rate, not by its features
 
@@ -125,6 +125,7 @@ FLAG_HINTS = {
 if __name__ == "__main__":
     help_if_asked(__doc__, Settings)  # before the imports below, which take seconds
 
+import hashlib
 import json
 import os
 import shlex
@@ -139,9 +140,10 @@ from typing import Any
 from two_stage.checkpoints import write_whole
 from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison_report import write_report
+from two_stage.files import check_files
 from two_stage.handoff import TASK_MODELS, Checkpoint, open_checkpoint
 from two_stage.lineage import trace_lineage
-from two_stage.redaction import redacted_values
+from two_stage.redaction import redacted, redacted_values
 from two_stage.report import HEADLINES
 from two_stage.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
 from two_stage.seeds import check_seed_range
@@ -178,6 +180,8 @@ class Plan:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.folder = settings, Path(settings.output_dir)
         self.stages = named_stages(settings)
+        self.recipes = self.read_recipes()
+        self.stage_two = read_recipe(str(settings.stage_two))
         self.pretraining: list[PlannedRun] = []
         self.needs: dict[str, tuple[str, ...]] = {}  # of an arm: the runs of stage one
         self.notes: list[str] = []  # what a reader of the report must know
@@ -191,6 +195,22 @@ class Plan:
             for arm in self.arms
         ]
 
+    def read_recipes(self) -> dict[str, bytes]:
+        """Every recipe as it is now, that of stage two first.
+
+        Raises:
+            Refusal: one that is missing, empty, or called otherwise than recipes are.
+        """
+        given = (str(self.settings.stage_two), *filter(is_recipe, self.stages.values()), self.settings.task_adaptive)
+        paths = list(dict.fromkeys(path for path in given if path))
+        for path in paths:
+            check_files([path], ("yaml", "yml"))
+        return {path: Path(path).read_bytes() for path in paths}
+
+    def kept_recipe(self, path: str) -> Path:
+        """Where a recipe's copy lies that the runs read: hours may go by until the last begins, and edits with them."""
+        return self.folder / "recipes" / f"{list(self.recipes).index(path) + 1}-{Path(path).name}"
+
     def stage_folder(self, name: str) -> Path:
         """Where a stage one that is run here goes."""
         return self.folder / "pretraining" / name
@@ -199,7 +219,8 @@ class Plan:
         """Plan one run of stage one, once."""
         if name not in [run.name for run in self.pretraining]:
             folder = self.stage_folder(name)
-            command = [str(HOME / "run_pretraining.py"), "--recipe", recipe, "--checkpoint", start]
+            kept = str(self.kept_recipe(recipe))
+            command = [str(HOME / "run_pretraining.py"), "--recipe", kept, "--checkpoint", start]
             command += ["--output_dir", str(folder), "--disable_tqdm", "true", *flags, *self.leakage_flags()]
             self.pretraining.append(PlannedRun(name, tuple(command), folder, needs, resumes=True, kind=name))
 
@@ -217,7 +238,7 @@ class Plan:
 
     def stage_two_files(self, flag: str) -> list[str]:
         """The files that the recipe of stage two names."""
-        value = read_recipe(str(self.settings.stage_two)).get(flag, [])
+        value = self.stage_two.get(flag, [])
         return [file for file in ([value] if isinstance(value, str) else value) if file]
 
     def use_stage(self, name: str) -> tuple[str, tuple[Path, ...], tuple[str, ...]]:
@@ -295,10 +316,11 @@ class Plan:
 
     def cell_command(self, arm: Arm, cell: Cell) -> tuple[str, ...]:
         """The command line of a cell."""
-        command = [str(HOME / STAGE_TWO[str(self.settings.task)]), "--recipe", str(self.settings.stage_two)]
+        kept = str(self.kept_recipe(str(self.settings.stage_two)))
+        command = [str(HOME / STAGE_TWO[str(self.settings.task)]), "--recipe", kept]
         command += ["--checkpoint", arm.checkpoint, "--output_dir", str(cell.folder), "--seeds", str(cell.seed)]
         command += ["--disable_tqdm", "true"]
-        if "load_best_model_at_end" not in read_recipe(str(self.settings.stage_two)):
+        if "load_best_model_at_end" not in self.stage_two:
             command += ["--save_strategy", "no"]  # half a cell is done anew
         if cell.fraction < 100:  # a sample of its own under each seed: what few labels were drawn is chance, too
             command += ["--train_fraction", f"{cell.fraction / 100:g}", "--sample_seed", str(cell.seed)]
@@ -338,8 +360,7 @@ def check_stage_two(plan: Plan) -> None:
     Raises:
         Refusal: naming the recipe and the key.
     """
-    path = str(plan.settings.stage_two)
-    recipe = read_recipe(path)
+    path, recipe = str(plan.settings.stage_two), plan.stage_two
     for key in ("max_train_samples", "train_fraction", "sample_seed", "freeze_encoder", "push_to_hub"):
         if str(recipe.get(key, "false")).lower() != "false":  # as a run's own recipe.yaml has it
             raise Refusal(f"{path}: {key} is set by the comparison itself; leave it out of the recipe of stage two")
@@ -358,7 +379,7 @@ def check_test_labels(plan: Plan) -> None:
     Raises:
         Refusal: the first row of a file has no label; stage two itself tells of any other row.
     """
-    recipe = read_recipe(str(plan.settings.stage_two))
+    recipe = plan.stage_two
     columns = [str(recipe.get(key, usual)) for key, usual in LABEL_COLUMNS[str(plan.settings.task)].items()]
     if "score_column" in recipe:
         columns = [str(recipe["score_column"])]
@@ -400,14 +421,13 @@ def check_checkpoints(plan: Plan, base: Checkpoint) -> dict[str, str]:
 
 def trace_comparison(plan: Plan) -> dict[str, Any]:
     """What the comparison is made from: recipes, labelled files, and checkpoints, all with their hashes."""
-    settings, recipe = plan.settings, read_recipe(str(plan.settings.stage_two))
     data: dict[str, list[str] | None] = {
         f"{split}_file": plan.stage_two_files(f"{split}_file") for split in ("train", "validation", "test")
     }
-    recipes = [str(settings.stage_two), settings.task_adaptive, *plan.stages.values()]
-    data["recipes"] = list(dict.fromkeys(path for path in recipes if path and is_recipe(path)))
-    base = open_checkpoint(settings.checkpoint)
-    lineage = trace_lineage(SCRIPT, base, data, (*LABELLED_FORMATS, "yaml", "yml"), rows_a_step=0)
+    base, recipe = open_checkpoint(str(plan.settings.checkpoint)), plan.stage_two
+    lineage = trace_lineage(SCRIPT, base, data, LABELLED_FORMATS, rows_a_step=0)
+    hashes = {redacted(path): hashlib.sha256(content).hexdigest() for path, content in plan.recipes.items()}
+    lineage["data"]["recipes"] = hashes
     lineage["data"]["stage_one"] = check_checkpoints(plan, base)
     if "dataset" in recipe:
         lineage["data"]["dataset"] = {str(recipe["dataset"]): str(recipe.get("dataset_revision"))}
@@ -430,6 +450,7 @@ def check_scripts(plan: Plan) -> None:
     with TemporaryDirectory() as folder:  # into the comparison's own folder nothing goes before all is well
         write_texts(plan, Path(folder))
         elsewhere = {str(plan.folder / name): str(Path(folder, name)) for name in TEXTS.values()}
+        elsewhere |= {str(plan.kept_recipe(path)): path for path in plan.recipes}
         commands = [tuple(elsewhere.get(word, word) for word in command) for command in commands]
         check_commands([from_base(command, plan) for command in commands])
 
@@ -468,7 +489,7 @@ def write_texts(plan: Plan, folder: Path) -> None:
     Raises:
         Refusal: an arm goes on with the task's own texts, and the recipe of stage two names no train file.
     """
-    recipe = read_recipe(str(plan.settings.stage_two))
+    recipe = plan.stage_two
     goes_on = {"task_adaptive", "both"} & set(plan.settings.arms)
     if goes_on and "train_file" not in recipe:
         raise Refusal(f"{plan.settings.stage_two}: names no train_file, whose texts {min(goes_on)} goes on with")
@@ -487,8 +508,11 @@ def row_text(row: PlacedRow, recipe: dict[str, Any]) -> str:
 
 
 def prepare_folder(plan: Plan) -> None:
-    """Write what some arms start from: the task's own texts, and a checkpoint without weights."""
+    """Write what the runs read: the recipes as traced, the task's own texts, and a checkpoint without weights."""
     write_texts(plan, plan.folder)
+    for path, content in plan.recipes.items():
+        plan.kept_recipe(path).parent.mkdir(exist_ok=True)
+        plan.kept_recipe(path).write_bytes(content)
     if "scratch" in plan.settings.arms:
         base = open_checkpoint(plan.settings.checkpoint)
         base.config.save_pretrained(plan.stage_folder("scratch"))
@@ -537,12 +561,35 @@ def check_one_start(cells: list[Cell]) -> None:
                 )
 
 
+def check_one_data(cells: list[Cell], traced: dict[str, dict[str, str]]) -> None:
+    """Refuse a cell that read other data than the rest: a file, or a data set, changed while the comparison ran.
+
+    Args:
+        cells: finished or not.
+        traced: flag → file → hash, as the comparison began; of a data set the first cell says what it was.
+
+    Raises:
+        Refusal: naming the cell's folder and what changed.
+    """
+    known = {(flag, name): digest for flag, files in traced.items() for name, digest in files.items()}
+    for cell in cells:
+        if cell.status == FINISHED:
+            for flag, files in read_json(cell.folder / LINEAGE).get("data", {}).items():
+                for name, digest in files.items():
+                    if known.setdefault((flag, name), digest) != digest:
+                        raise Refusal(
+                            f"{cell.folder}: read another {name} than the comparison began with; put that back, "
+                            "remove the folder, and the same command does it anew; or give another --output_dir"
+                        )
+
+
 def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], started: float) -> dict[str, Any]:
     """What comparison.json says besides the findings: settings, lineage, how to run it again."""
-    settings = {f"stage one, {name}": recipe_or_name(value) for name, value in plan.stages.items()}
+    kept = {path: read_recipe(str(plan.kept_recipe(path))) for path in plan.recipes}
+    settings = {f"stage one, {name}": kept.get(value, {"checkpoint": value}) for name, value in plan.stages.items()}
     if plan.settings.task_adaptive:
-        settings["task-adaptive stage one"] = recipe_or_name(plan.settings.task_adaptive)
-    settings |= {"stage two": read_recipe(str(plan.settings.stage_two)), "comparison": recipe}
+        settings["task-adaptive stage one"] = kept[plan.settings.task_adaptive]
+    settings |= {"stage two": plan.stage_two, "comparison": recipe}
     machine = f"{os.cpu_count()} CPU cores, {len(device_slots(plan.settings.workers))} runs at once"
     traced = {"commit": lineage["commit"], "versions": lineage["versions"], "machine": machine}
     return {
@@ -568,14 +615,9 @@ def leakage_notes(plan: Plan) -> list[str]:
             notes.append(f"{leaked:,} test texts stand word for word in what {arm.name} was pretrained on")
         elif not found or not all("held_out_texts_leaked" in report for report in found):
             notes.append(f"nobody looked whether test texts stand in what {arm.name} was pretrained on")
-    if str(read_recipe(str(plan.settings.stage_two)).get("allow_leakage")).lower() == "true":
+    if str(plan.stage_two.get("allow_leakage")).lower() == "true":
         notes.append("the recipe of stage two allows texts that stand in two splits (allow_leakage)")
     return notes
-
-
-def recipe_or_name(value: str) -> dict[str, Any]:
-    """The content of a recipe, or the name of a checkpoint."""
-    return read_recipe(value) if is_recipe(value) else {"checkpoint": value}
 
 
 def flat_results(comparison: dict[str, Any]) -> dict[str, float]:
@@ -643,6 +685,7 @@ def run_and_report(
     outcomes = runs.run_all()
     cells = [cell._replace(**outcomes[cell_name(cell)]._asdict()) for cell in plan.cells]
     check_one_start(cells)
+    check_one_data(cells, lineage["data"])
     comparison = compare(str(plan.settings.task), str(plan.settings.score), plan.arms, cells)
     comparison |= described(plan, lineage, recipe, started)
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.status != FINISHED}

@@ -251,7 +251,10 @@ BAD_CALLS = {
     "two stages one of a name": BadCall(flag(stage_one="a=a.yaml a=b.yaml"), ["--stage_one a=b.yaml"]),
     "a name that is no folder's": BadCall(flag(stage_one="a/b=a.yaml"), ["a/b=a.yaml", "letters and digits"]),
     "a name and nothing": BadCall(flag(stage_one="news="), ["--stage_one news="]),
-    "a missing recipe of stage two": BadCall(flag(stage_two="gone.yaml"), ["gone.yaml", "No such file"]),
+    "a missing recipe of stage two": BadCall(flag(stage_two="gone.yaml"), ["gone.yaml", "no such file"]),
+    "a recipe of stage two that is no YAML": BadCall(
+        lambda call: call.flags.update(stage_two=[str(call.folder / "test.csv")]), ["test.csv", "known: .yaml, .yml"]
+    ),
     "a missing recipe of stage one": BadCall(flag(stage_one="gone.yaml"), ["gone.yaml", "no such file"]),
     "a missing task-adaptive recipe": BadCall(
         flag(arms="base task_adaptive stage_one", task_adaptive="gone.yaml"), ["gone.yaml", "no such file"]
@@ -451,7 +454,7 @@ def test_the_command_of_a_cell(call: Call) -> None:
     run = by_name["stage_one, 50 % of the labels, seed 1"]
     assert flags_of(run.command) == {
         "": [str(REPOSITORY / "run_sentiment.py")],
-        "recipe": [str(call.folder / "two.yaml")],
+        "recipe": [str(call.output / "recipes" / "1-two.yaml")],
         "checkpoint": [str(call.output / "pretraining" / "stage_one")],
         "output_dir": [str(call.output / "cells" / "stage_one" / "50-percent" / "seed-1")],
         "seeds": ["1"],
@@ -479,7 +482,7 @@ def test_the_command_of_stage_one(call: Call) -> None:
     (run,) = call.plan().pretraining
     assert flags_of(run.command) == {
         "": [str(REPOSITORY / "run_pretraining.py")],
-        "recipe": [str(call.folder / "one.yaml")],
+        "recipe": [str(call.output / "recipes" / "2-one.yaml")],
         "checkpoint": [str(call.checkpoint)],
         "output_dir": [str(call.output / "pretraining" / "stage_one")],
         "disable_tqdm": ["true"],
@@ -543,7 +546,7 @@ def test_the_other_arms(call: Call) -> None:
     assert list(runs) == ["stage_one", "task_adaptive", "both"]
     for name, start, needs in (("task_adaptive", call.checkpoint, ()), ("both", made / "stage_one", ("stage_one",))):
         flags = flags_of(runs[name].command)
-        assert flags["recipe"] == [str(call.folder / "own.yaml")]
+        assert flags["recipe"] == [str(call.output / "recipes" / "3-own.yaml")]
         assert flags["checkpoint"] == [str(start)]
         assert flags["train_file"] == [str(call.output / "task_texts.jsonl")]
         assert flags["text_column"] == ["text"]
@@ -627,6 +630,7 @@ def write(path, text):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     open(path, "w").write(text)
 write("model.safetensors", "weights")
+write("recipe.yaml", open(flags["recipe"][0]).read())
 """
 PRETENDED_ONE = """
 for share in flags.get("keep_at", []):
@@ -705,7 +709,7 @@ def test_a_whole_comparison(pretence: Pretence, capsys: pytest.CaptureFixture[st
     checks = ["check cells/base/100-percent/seed-0", "check pretraining/stage_one"]
     assert pretence.noted() == [*checks, *CELLS, "run pretraining/stage_one"]
     assert {path.name for path in call.output.iterdir() if path.is_file()} >= REPORT
-    assert {path.name for path in call.output.iterdir() if path.is_dir()} == {"cells", "logs", "pretraining"}
+    assert {path.name for path in call.output.iterdir() if path.is_dir()} == {"cells", "logs", "pretraining", "recipes"}
     assert len(list((call.output / "logs").iterdir())) == 5
     found = pretence.found()
     assert found["headline"] == {"arm": "stage_one", "fraction": 100}
@@ -731,6 +735,39 @@ def test_a_whole_comparison(pretence: Pretence, capsys: pytest.CaptureFixture[st
     assert "left as it is" in capsys.readouterr().out
     assert (contents(call.output), times_of(call.output)) == (before, times)
     assert pretence.noted() == []
+
+
+def test_a_recipe_that_is_edited_meanwhile_reaches_no_run(pretence: Pretence) -> None:
+    """All runs read the recipes as they were when their hashes were taken, and the report tells of those."""
+    call, check = pretence.call, run_comparison.check_scripts
+
+    def check_and_edit(plan: Plan) -> None:
+        check(plan)
+        call.recipe("one", max_steps=9)
+        call.recipe("two", max_steps=9)
+
+    pretence.patch.setattr(run_comparison, "check_scripts", check_and_edit)
+    call.main()
+    read = {str(path.parent): read_recipe(str(path))["max_steps"] for path in call.output.rglob("*/recipe.yaml")}
+    assert len(read) == 5
+    assert set(read.values()) == {"2"}
+    told = pretence.found()["settings"]
+    assert (told["stage two"]["max_steps"], told["stage one, stage_one"]["max_steps"]) == ("2", "2")
+    with pytest.raises(Refusal, match=r"two\.yaml changed"):
+        call.main()
+
+
+def test_recipes_of_one_name_are_kept_apart(pretence: Pretence) -> None:
+    """Each run reads its own copy."""
+    call = pretence.call
+    for name, steps in (("news", 3), ("wide", 4)):
+        (call.folder / name).mkdir()
+        call.recipe(f"{name}/two", max_steps=steps)
+    call.flags |= {"stage_one": [f"{name}={call.folder}/{name}/two.yaml" for name in ("news", "wide")]}
+    call.flags |= {"seeds": ["0"]}
+    call.main()
+    read = {path.parent.name: read_recipe(str(path))["max_steps"] for path in call.output.rglob("*/recipe.yaml")}
+    assert read == {"news": "3", "wide": "4", "seed-0": "2"}
 
 
 def test_one_seed_is_reported(pretence: Pretence) -> None:
@@ -760,7 +797,7 @@ def test_a_failed_cell_is_told_and_tried_again(
     before = {
         path: at for path, at in times_of(call.output / "cells").items() if "stage_one/100-percent/seed-1" not in path
     }
-    assert len(before) == 9
+    assert len(before) == 12
     monkeypatch.delenv("FAILS")
     call.main()
     assert pretence.noted() == ["check cells/base/100-percent/seed-0", CELLS[3]]
@@ -1013,6 +1050,36 @@ def test_an_arm_has_one_start(tmp_path: Path) -> None:
     run_comparison.check_one_start(cells[:1])
     with pytest.raises(Refusal, match=f"started from different weights; remove {tmp_path}/one,"):
         run_comparison.check_one_start(cells)
+
+
+def test_all_cells_read_the_same_data(tmp_path: Path) -> None:
+    """A file, or a data set, that was edited while a comparison ran is told in one line that says what to do."""
+    cells = [Cell("one", 100.0, seed, tmp_path / f"seed-{seed}", "finished") for seed in (0, 1)]
+    cells += [Cell("one", 100.0, 2, tmp_path / "seed-2", "failed")]
+    for cell, of_file, of_set in zip(cells, "aa", "ab", strict=False):
+        cell.folder.mkdir()
+        data = {"train_file": {"train.csv": of_file}, "test_file": {"some/set test": of_set}}
+        (cell.folder / "lineage.json").write_text(json.dumps({"data": data}), encoding="utf-8")
+    run_comparison.check_one_data(cells[::2], {"train_file": {"train.csv": "a"}, "recipes": {"two.yaml": "r"}})
+    with pytest.raises(Refusal, match=r"seed-1: read another some/set test than .*; put that back, remove the folder"):
+        run_comparison.check_one_data(cells, {})
+    with pytest.raises(Refusal, match=r"seed-0: read another train\.csv than"):
+        run_comparison.check_one_data(cells, {"train_file": {"train.csv": "b"}})
+
+
+def test_a_cell_that_read_other_data_is_not_compared(pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its training file was edited and put back while the comparison ran."""
+    monkeypatch.setenv("FAILS", "seed-1")
+    with pytest.raises(Failure):
+        pretence.call.main()
+    monkeypatch.delenv("FAILS")
+    cell = pretence.call.output / "cells" / "base" / "100-percent" / "seed-0"
+    edited = {"data": {"train_file": {str(pretence.call.folder / "train.csv"): "another"}}}
+    (cell / "lineage.json").write_text(json.dumps(edited), encoding="utf-8")
+    with pytest.raises(Refusal, match=f"^{cell}: read another .*train.csv"):
+        pretence.call.main()
+    shutil.rmtree(cell)
+    pretence.call.main()
 
 
 def test_a_ready_stage_one_looked_for_these_texts_if_its_recipe_says_so(call: Call) -> None:
