@@ -184,7 +184,6 @@ class Plan:
         self.stage_two = read_recipe(str(settings.stage_two))
         self.pretraining: list[PlannedRun] = []
         self.needs: dict[str, tuple[str, ...]] = {}  # of an arm: the runs of stage one
-        self.notes: list[str] = []  # what a reader of the report must know
         self.arms = [Arm(BASE, "the checkpoint as it is", "the base", str(settings.checkpoint))]
         for name in settings.arms[1:]:
             getattr(self, f"add_{name}")()
@@ -331,6 +330,11 @@ class Plan:
         return tuple(command)
 
     @property
+    def ready_arms(self) -> list[Arm]:
+        """Those that start from a checkpoint that is there before anything runs; the base is not among them."""
+        return [arm for arm in self.arms[1:] if not self.needs[arm.name] and arm.name != "scratch"]
+
+    @property
     def runs(self) -> list[PlannedRun]:
         """All runs in the order in which they begin: all of stage one, then seed after seed."""
         arms = {arm.name: arm for arm in self.arms}
@@ -391,8 +395,8 @@ def check_test_labels(plan: Plan) -> None:
             raise Refusal(f"{place}: no label in column {' or '.join(columns)}; a comparison needs labelled test texts")
 
 
-def check_checkpoints(plan: Plan, base: Checkpoint) -> dict[str, str]:
-    """Open every checkpoint that is there already; returns the weights' hashes of all stages one.
+def trace_stages(plan: Plan, base: Checkpoint) -> dict[str, str]:
+    """The weights' hashes of all stages one that are there already, each opened and found fit.
 
     Raises:
         Refusal: one that cannot be used, or lacks a dose; `scratch` beside a base that has no weights.
@@ -400,22 +404,16 @@ def check_checkpoints(plan: Plan, base: Checkpoint) -> dict[str, str]:
     if base.weights_sha256 is None and "scratch" in plan.settings.arms:
         raise Refusal(f"--arms scratch: checkpoint {base.name} has no weights, so base starts from scratch already")
     hashes = {}
-    for arm in plan.arms[1:]:
-        if arm.name in plan.needs and not plan.needs[arm.name] and arm.name != "scratch":
-            found = open_checkpoint(arm.checkpoint)
-            is_trained = any(name in TASK_MODELS for name in found.config.architectures or [])
-            if arm.name != "heads_as_is" and (is_trained or found.weights is None):
-                what = "is a trained model of stage two, head and all" if is_trained else "has no weights"
-                raise Refusal(f"--stage_one {arm.checkpoint}: {what}; name the folder that run_pretraining.py left")
-            hashes[arm.checkpoint] = str(found.weights_sha256)
-            for folder in arm.stages:  # what the report reads of them
-                for name in (RESULTS, "trainer_state.json", "corpus_report.json"):
-                    read_json(folder / name)
-            started = (found.lineage or {}).get("checkpoint", {}).get("weights_sha256", base.weights_sha256)
-            if arm.stages and arm.dose is None and started != base.weights_sha256:
-                told = f"{arm.checkpoint} went on from other weights than {base.name}: what differs is not it alone"
-                plan.notes.append(told)
-                say(f"! {told}")
+    for arm in plan.ready_arms:
+        found = open_checkpoint(arm.checkpoint)
+        is_trained = any(name in TASK_MODELS for name in found.config.architectures or [])
+        if arm.name != "heads_as_is" and (is_trained or found.weights is None):
+            what = "is a trained model of stage two, head and all" if is_trained else "has no weights"
+            raise Refusal(f"--stage_one {arm.checkpoint}: {what}; name the folder that run_pretraining.py left")
+        hashes[arm.checkpoint] = str(found.weights_sha256)
+        for folder in arm.stages:  # what the report reads of them
+            for name in (RESULTS, "trainer_state.json", "corpus_report.json"):
+                read_json(folder / name)
     return hashes
 
 
@@ -428,7 +426,7 @@ def trace_comparison(plan: Plan) -> dict[str, Any]:
     lineage = trace_lineage(SCRIPT, base, data, LABELLED_FORMATS, rows_a_step=0)
     hashes = {redacted(path): hashlib.sha256(content).hexdigest() for path, content in plan.recipes.items()}
     lineage["data"]["recipes"] = hashes
-    lineage["data"]["stage_one"] = check_checkpoints(plan, base)
+    lineage["data"]["stage_one"] = trace_stages(plan, base)
     if "dataset" in recipe:
         lineage["data"]["dataset"] = {str(recipe["dataset"]): str(recipe.get("dataset_revision"))}
     return lineage
@@ -601,6 +599,23 @@ def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], start
     }
 
 
+def start_notes(plan: Plan, lineage: dict[str, Any]) -> list[str]:
+    """What a reader must know of stages one that were there already and went on from another checkpoint than the base.
+
+    Args:
+        plan: of the comparison.
+        lineage: of the comparison, from `trace_comparison`.
+    """
+    base, notes = lineage["checkpoint"], []
+    for arm in plan.ready_arms:
+        if arm.stages and arm.dose is None:
+            start = read_json(Path(arm.checkpoint, LINEAGE)).get("checkpoint", {})
+            if start.get("weights_sha256", base["weights_sha256"]) != base["weights_sha256"]:
+                told = f"{arm.checkpoint} went on from other weights than {base['name']}: what differs is not it alone"
+                notes.append(told)
+    return list(dict.fromkeys(notes))
+
+
 def leakage_notes(plan: Plan) -> list[str]:
     """What a reader must know of test texts that were seen before."""
     notes = []
@@ -641,6 +656,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     plan = Plan(settings)
     check_stage_two(plan)
     lineage = trace_comparison(plan)
+    for told in start_notes(plan, lineage):
+        say(f"! {told}")
     check_test_labels(plan)
     run = open_run(settings.output_dir, recipe, lineage, settings.check_only, is_begun(plan))
     if run.scores is not None:
@@ -690,7 +707,7 @@ def run_and_report(
     comparison |= described(plan, lineage, recipe, started)
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.status != FINISHED}
     comparison["notes"] = [f"{name}: {outcome.status}: {outcome.reason}" for name, outcome in failed.items()]
-    comparison["notes"] += [*plan.notes, *leakage_notes(plan)]
+    comparison["notes"] += [*start_notes(plan, lineage), *leakage_notes(plan)]
     write_whole(plan.folder / "comparison.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
     made = write_report(plan.folder, comparison)
     say(f"\n{comparison_table(comparison)}\n\n{plan.folder}: {', '.join(made)}, comparison.json")

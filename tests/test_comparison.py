@@ -26,11 +26,11 @@ from two_stage.comparison import (
     Evidence,
     compare,
     comparison_table,
-    pretraining_scores,
     read_answers,
     read_json,
     spelled_entities,
     stage_cost,
+    stage_scores,
 )
 from two_stage.labelled_texts import Scale, Texts
 from two_stage.report import HEADLINES
@@ -614,9 +614,9 @@ def test_the_cost_of_stage_one_by_hand(tmp_path: Path) -> None:
     assert stage_cost(dose) == pytest.approx({"tokens": 15_000, "steps": 7.5, "minutes": 7.5})
     assert stage_cost(ONE._replace(stages=(tmp_path / "gone",))) is None
     assert stage_cost(BASE) is None
-    assert pretraining_scores(both) == {"mlm_loss": 10}
-    assert pretraining_scores(dose) is None
-    assert pretraining_scores(BASE) is None
+    assert stage_scores(both) == {"mlm_loss": 10}
+    assert stage_scores(dose) is None
+    assert stage_scores(BASE) is None
 
 
 def test_scores_before_and_after_stage_one(tmp_path: Path) -> None:
@@ -624,7 +624,7 @@ def test_scores_before_and_after_stage_one(tmp_path: Path) -> None:
     results = {"eval_mlm_loss": 5.5, "before_mlm_loss": 6.8, "eval_mlm_accuracy": 0.3, "before_mlm_accuracy": 0.1}
     results |= {"general_mlm_loss": 6.4, "general_before_mlm_loss": 7.3, "eval_nsp_accuracy": 0.8}
     write_results(tmp_path, results)
-    assert pretraining_scores(ONE._replace(stages=(tmp_path,))) == {
+    assert stage_scores(ONE._replace(stages=(tmp_path,))) == {
         "mlm_loss": 5.5,
         "mlm_loss_before": 6.8,
         "mlm_accuracy": 0.3,

@@ -770,6 +770,15 @@ def test_recipes_of_one_name_are_kept_apart(pretence: Pretence) -> None:
     assert read == {"news": "3", "wide": "4", "seed-0": "2"}
 
 
+def test_another_base_than_stage_ones_stands_in_the_report(pretence: Pretence) -> None:
+    """Once, although two arms start from it."""
+    pretence.call.flags |= {"arms": ["base", "stage_one", "heads_as_is"], "seeds": ["0"]}
+    folder = stage_one_folder(pretence.call, checkpoint={"weights_sha256": "another"})
+    pretence.call.main()
+    told = f"{folder} went on from other weights than {pretence.call.checkpoint}: what differs is not it alone"
+    assert pretence.found()["notes"].count(told) == 1
+
+
 def test_one_seed_is_reported(pretence: Pretence) -> None:
     """There is no interval then, and comparison.json does without."""
     pretence.call.flags["seeds"] = ["3"]

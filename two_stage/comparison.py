@@ -364,7 +364,7 @@ def stage_cost(arm: Arm) -> dict[str, float] | None:
     return total or None
 
 
-def pretraining_scores(arm: Arm) -> dict[str, float] | None:
+def stage_scores(arm: Arm) -> dict[str, float] | None:
     """Stage one's own scores before and after: on held-out text of the domain, and on general text."""
     if not arm.stages or arm.dose is not None:
         return None
@@ -442,7 +442,7 @@ def compare(task: str, score: str, arms: Sequence[Arm], cells: Sequence[Cell]) -
         "verdict": {name: headline[name] for name in ("word", "sentence", "more")} if headline else None,
         "arms": [
             {"name": arm.name, "title": arm.title, "checkpoint": arm.checkpoint, "dose": arm.dose}
-            | {"dose_of": arm.dose_of, "cost": stage_cost(arm), "pretraining": pretraining_scores(arm)}
+            | {"dose_of": arm.dose_of, "cost": stage_cost(arm), "pretraining": stage_scores(arm)}
             for arm in arms
         ],
         "cells": facts,

@@ -25,7 +25,6 @@ class Difference(NamedTuple):
     each: tuple[float, ...]  # arm minus base of each seed
     seed_sd: float  # standard deviation of `each`; nan with one seed
     item_error: float  # standard error of `mean` over draws of the test items; nan where hardly a draw has a score
-    degrees: int  # of freedom of seed_sd: seeds - 1; item_error has items - 1
     items: int
     level: float
 
@@ -89,7 +88,6 @@ def paired_difference(
         each=tuple(each.tolist()),
         seed_sd=seed_sd,
         item_error=item_error,
-        degrees=len(each) - 1,
         items=items,
         level=level,
     )
