@@ -653,3 +653,12 @@ def test_the_table_on_the_screen(tmp_path: Path) -> None:
     assert line.endswith("3 of 3    paid off")
     assert "accuracy" in header
     assert (empty, told) == ("", found["verdict"]["sentence"])
+
+
+def test_an_end_near_0_keeps_its_sign_on_the_screen(tmp_path: Path) -> None:
+    """It decides the word beside it; 0 itself has none."""
+    found = compare("sentiment", "accuracy", [BASE, ONE], shaded_cells(tmp_path, {"base": 0.4, "one": 0.9}))
+    found["differences"][0] |= {"low": 0.0003, "mean": 0.02, "high": 0.0397}
+    assert "+2.0 points [+0.03, +4.0]" in comparison_table(found)
+    found["differences"][0] |= {"low": -0.0003, "mean": -0.0, "high": None}
+    assert " 0.0 points [-0.03, –]" in comparison_table(found)

@@ -414,7 +414,7 @@ def test_no_number_is_minus_nothing() -> None:
     small = found(-0.0001, 0.0, 0.0001)._replace(level=0.9)
     assert "by -0.01 points (90 % interval -0.03 to 0.01;" in verdict(small, "stage one", "F1", 100, True).sentence
     none = found(-0.000001, 0.0, 0.000001)._replace(level=0.9)
-    assert "by +0.0 points (90 % interval 0.0 to 0.0;" in verdict(none, "stage one", "F1", 100, True).sentence
+    assert "by 0.0 points (90 % interval 0.0 to 0.0;" in verdict(none, "stage one", "F1", 100, True).sentence
 
 
 @pytest.mark.parametrize("items", [1, 2, 5])

@@ -330,7 +330,7 @@ def _what_it_did(mean: float, name: str, score_name: str, points: float, higher_
 
 def _found(difference: Difference, points: float, sign: float) -> str:
     """What the claim rests on: the interval, and how many seeds agree."""
-    low, high = (_number(end, points) for end in (difference.low, difference.high))
+    low, high = (spoken_difference(end, points, "") for end in (difference.low, difference.high))
     gained = sum(sign * each > 0 for each in difference.each)
     return f"({difference.level * 100:g} % interval {low} to {high}; {gained} of {len(difference.each)} seeds gained)"
 
@@ -370,14 +370,23 @@ def _two_digits(count: int) -> int:
     return -(-count // unit) * unit
 
 
-def _number(score: float, points: float, sign: str = "") -> str:
-    """A difference in points: tenths of a hundredth, thousandths of a unit; never -0.0."""
+def spoken_difference(score: float, points: float, sign: str = "+") -> str:
+    """A difference of scores as it is told everywhere: 0.021 is "+2.1" in points of 100, "+0.021" in those of 1.
+
+    What would be rounded to 0 keeps one digit more, as its sign says whether an interval leaves 0 out; 0 has no sign.
+
+    Args:
+        score: the difference.
+        points: what a score of 1 is called.
+        sign: "+" gives one to what is above 0 too, "" to what is below alone.
+    """
     digits = 1 if points >= 10 else 3
     if round(score * points, digits) == 0 != round(score * points, digits + 1):
-        digits += 1  # its sign says whether an interval leaves 0 out
-    return f"{round(score * points, digits) + 0.0:{sign}.{digits}f}"
+        digits += 1
+    told = round(score * points, digits)
+    return f"{told:{sign}.{digits}f}" if told else f"{0:.{digits}f}"
 
 
 def _amount(score: float, points: float, sign: str = "") -> str:
     """With its unit, where it has one."""
-    return _number(score, points, sign) + (" points" if points != 1 else "")
+    return spoken_difference(score, points, sign) + (" points" if points != 1 else "")
