@@ -18,6 +18,7 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, mean_squared_error
 
 from tests.conftest import SHADES
+from two_stage import comparison
 from two_stage.comparison import (
     EXAMPLES,
     SCORES,
@@ -33,6 +34,7 @@ from two_stage.comparison import (
     stage_scores,
 )
 from two_stage.labelled_texts import Scale, Texts
+from two_stage.paired import Verdict, verdict
 from two_stage.report import HEADLINES
 from two_stage.sentiment_results import SplitScores, label_table, write_predictions
 
@@ -653,6 +655,24 @@ def test_the_table_on_the_screen(tmp_path: Path) -> None:
     assert line.endswith("3 of 3    paid off")
     assert "accuracy" in header
     assert (empty, told) == ("", found["verdict"]["sentence"])
+
+
+def test_more_test_items_are_sentences_with_and_without_entities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of those that are there hold one, so of those to add one in two will."""
+    cells, each = [], []
+    for arm, skill in (("base", 0.5), ("one", 0.6)):
+        told = [row for row in made_up_sentences(0, 60, skill) if any(tag != "O" for tag in row[1])][:20]
+        cells += [Cell(arm, 100.0, 0, entity_cell(tmp_path / arm, told + [(["w"], ["O"], ["O"])] * 20))]
+
+    def noted(*args: Any, items_each: float = 1.0) -> Verdict:
+        each.append(items_each)
+        return verdict(*args)
+
+    monkeypatch.setattr(comparison, "verdict", noted)
+    compare("ner", "f1", [BASE, ONE], cells)
+    assert each == [2.0]
 
 
 def test_an_end_near_0_keeps_its_sign_on_the_screen(tmp_path: Path) -> None:

@@ -380,6 +380,8 @@ def test_what_cannot_be_told_says_what_would() -> None:
         "If the true difference is what was seen, about 2,500 more test items would most likely tell (4 times out of "
         "5); more seeds alone would hardly."
     )
+    one_of_two = verdict(found(-0.015, 0.0, 0.01), "stage one", "F1", 100, True, items_each=2.0)
+    assert "about 5,000 more test items would" in one_of_two.more
     both = verdict(found(0.02, 0.00166, 0.0069, seeds=2), "stage one", "F1", 100, True).more
     assert "more seeds would most likely tell (4 times out of 5), or about" in both
     assert both.endswith("more test items.")

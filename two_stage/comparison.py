@@ -270,9 +270,8 @@ class Evidence:
         found = []
         for (arm, fraction, difference), first in zip(known, is_headline, strict=True):
             p_value = difference.p_value if first else float(next(adjusted))
-            told = verdict(
-                difference, arm.spoken, self.name, self.points, self.higher_is_better, None if first else p_value
-            )
+            words = (arm.spoken, self.name, self.points, self.higher_is_better, None if first else p_value)
+            told = verdict(difference, *words, items_each=self.items_each)
             seeds = self.seeds(fraction, arm.name, base)
             means = {side: float(self.each(side, fraction, seeds, self.score).mean()) for side in (base, arm.name)}
             ups = sum(value * (1 if self.higher_is_better else -1) > 0 for value in difference.each)
@@ -287,6 +286,11 @@ class Evidence:
                 | {"seed_sd": _finite(difference.seed_sd), "item_error": _finite(difference.item_error)}
             )
         return found
+
+    @property
+    def items_each(self) -> float:
+        """How many test items there are for one that puts something to the test."""
+        return self.first.items / max(self.first.telling, 1) if self.first else 1.0
 
     @property
     def name(self) -> str:

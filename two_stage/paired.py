@@ -280,6 +280,7 @@ def verdict(
     points: float,
     higher_is_better: bool,
     p_value: float | None = None,
+    items_each: float = 1.0,
 ) -> Verdict:
     """Say what a difference is worth.
 
@@ -290,6 +291,8 @@ def verdict(
         points: what a score of 1 is called: 100 points for a share; 1 for a score in a unit of its own.
         higher_is_better: False for an error.
         p_value: adjusted for the number of comparisons, where this is one of many.
+        items_each: how many test items hold one that counts: sentences without an entity count for nothing, but whoever
+            gives more of them gives such ones, too.
 
     Returns:
         The verdict. It is "paid off" or "cost" only where the interval leaves out 0, and the adjusted p-value too is
@@ -316,7 +319,8 @@ def verdict(
         return Verdict("cannot tell", f"{spoken}, measured on too little for an interval.", "Give more test items.")
     if not any(difference.each) and difference.item_error == 0:
         return Verdict("cannot tell", f"Cannot tell: {name} left {score_name} as it was with every seed.", "")
-    return Verdict("cannot tell", f"{spoken} {_found(difference, points, sign)}.", _what_would_tell(difference, points))
+    more = _what_would_tell(difference, points, items_each)
+    return Verdict("cannot tell", f"{spoken} {_found(difference, points, sign)}.", more)
 
 
 def _what_it_did(mean: float, name: str, score_name: str, points: float, higher_is_better: bool) -> str:
@@ -335,9 +339,10 @@ def _found(difference: Difference, points: float, sign: float) -> str:
     return f"({difference.level * 100:g} % interval {low} to {high}; {gained} of {len(difference.each)} seeds gained)"
 
 
-def _what_would_tell(difference: Difference, points: float) -> str:
+def _what_would_tell(difference: Difference, points: float, items_each: float) -> str:
     """More seeds or more items; where neither alone would do, more of both, and what the data rule out."""
     seeds, items = more_needed(difference)
+    items = None if items is None else math.ceil(items * items_each)
     by_seeds = None if seeds is None else f"about {seeds:,} more seed{'s' * (seeds != 1)}"
     by_items = None if items is None else f"about {_two_digits(items):,} more test item{'s' * (items != 1)}"
     if by_seeds or by_items:
