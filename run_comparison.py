@@ -135,6 +135,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from two_stage.checkpoints import write_whole
@@ -148,6 +149,7 @@ from two_stage.report import HEADLINES
 from two_stage.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
 from two_stage.seeds import check_seed_range
 from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
+from two_stage.sources import SPLITS, Source, split_sources
 from two_stage.tables import LABELLED_FORMATS, PlacedRow, read_rows, text_value
 
 # --- Arms and their stage one -----------------------------------------------------------------------------------------
@@ -377,22 +379,50 @@ def check_stage_two(plan: Plan) -> None:
         raise Refusal(f"{path}: names no test_file, and a comparison is made on test texts")
 
 
+def scored_sources(plan: Plan) -> list[Source]:
+    """Where the test texts come from: each test file, or else the data set's test split.
+
+    Raises:
+        Refusal: the data set cannot be opened, or has no test split.
+    """
+    recipe = plan.stage_two
+    if files := plan.stage_two_files("test_file"):
+        return [Source((path,)) for path in files]
+    given = {name: recipe.get(name) for name in ("dataset", "dataset_config", "dataset_revision")}
+    given |= {f"{split}_file": None for split in SPLITS} | {"dataset_splits": plan.stage_two_files("dataset_splits")}
+    if "test" not in (found := split_sources(SimpleNamespace(**given))):
+        raise Refusal(
+            f"{plan.settings.stage_two}: data set {recipe['dataset']} has no test split, or dataset_splits leaves it "
+            "out, and a comparison is made on test texts; name a test_file beside it"
+        )
+    return [found["test"]]
+
+
 def check_test_labels(plan: Plan) -> None:
     """Refuse test texts without labels, which no score can be of, before stage one is trained for them.
 
     Raises:
-        Refusal: the first row of a file has no label; stage two itself tells of any other row.
+        Refusal: there is no test split, or its first row has no label; stage two itself tells of any other row.
     """
     recipe = plan.stage_two
     columns = [str(recipe.get(key, usual)) for key, usual in LABEL_COLUMNS[str(plan.settings.task)].items()]
+    names = recipe.get("labels", [])
+    hidden: tuple[Any, ...] = (None, "", -1) if names and "-1" not in names else (None, "")  # -1: as on the Hub
     if "score_column" in recipe:
-        columns = [str(recipe["score_column"])]
+        columns, hidden = [str(recipe["score_column"])], (None, "")
     elif str(recipe.get("soft_labels", "false")).lower() == "true":
-        columns = [str(label) for label in recipe.get("labels", [])]
-    for path in plan.stage_two_files("test_file"):
-        place, row = next(read_rows(path), (path, {}))
-        if all(row.get(column) in (None, "") for column in columns):
+        columns, hidden = [str(name) for name in names], (None, "")
+    for source in scored_sources(plan):
+        place, row = next(source.rows(), (source.name, {}))
+        if all(is_hidden(row.get(column), hidden) for column in columns):
             raise Refusal(f"{place}: no label in column {' or '.join(columns)}; a comparison needs labelled test texts")
+
+
+def is_hidden(label: Any, marks: tuple[Any, ...]) -> bool:
+    """Whether a label is one of the marks that stand for none; tags are none where each is such a mark."""
+    if isinstance(label, list):
+        return bool(label) and all(tag in (None, -1) for tag in label)  # no entity at all is a label, too
+    return label in marks
 
 
 def trace_stages(plan: Plan, base: Checkpoint) -> dict[str, str]:
@@ -419,9 +449,7 @@ def trace_stages(plan: Plan, base: Checkpoint) -> dict[str, str]:
 
 def trace_comparison(plan: Plan) -> dict[str, Any]:
     """What the comparison is made from: recipes, labelled files, and checkpoints, all with their hashes."""
-    data: dict[str, list[str] | None] = {
-        f"{split}_file": plan.stage_two_files(f"{split}_file") for split in ("train", "validation", "test")
-    }
+    data: dict[str, list[str] | None] = {f"{split}_file": plan.stage_two_files(f"{split}_file") for split in SPLITS}
     base, recipe = open_checkpoint(str(plan.settings.checkpoint)), plan.stage_two
     lineage = trace_lineage(SCRIPT, base, data, LABELLED_FORMATS, rows_a_step=0)
     hashes = {redacted(path): hashlib.sha256(content).hexdigest() for path, content in plan.recipes.items()}
@@ -658,10 +686,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     lineage = trace_comparison(plan)
     for told in start_notes(plan, lineage):
         say(f"! {told}")
-    check_test_labels(plan)
     run = open_run(settings.output_dir, recipe, lineage, settings.check_only, is_begun(plan))
     if run.scores is not None:
         return left_as_it_is(run)
+    check_test_labels(plan)
     check_scripts(plan)
     slots = device_slots(settings.workers)
     say(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 import run_comparison
 import run_pretraining
@@ -209,6 +210,22 @@ class BadCall(NamedTuple):
     needles: list[str]
 
 
+def data_set(**splits: list[int] | None) -> Callable[[Call], object]:
+    """Stage two by a folder of a data set, whose splits have these labels; None is a split without that column."""
+
+    def spoiled(call: Call) -> None:
+        folder, of_labels = call.folder / "set", ClassLabel(names=SHADES)
+        folder.mkdir()
+        for split, labels in splits.items():
+            rows: dict[str, Any] = {"text": [f"cash rose {i} ." for i in range(len(labels or [0]))]}
+            rows |= {} if labels is None else {"label": labels}
+            features = Features({name: of_labels if name == "label" else Value("string") for name in rows})
+            Dataset.from_dict(rows, features).to_parquet(folder / f"{split}.parquet")
+        call.recipe("two", train_file=None, test_file=None, dataset=str(folder))
+
+    return spoiled
+
+
 BAD_CALLS = {
     "no task": BadCall(lambda call: as_recipe(call, "task"), ["--task", "missing", "sentiment or ner"]),
     "no checkpoint": BadCall(lambda call: as_recipe(call, "checkpoint"), ["--checkpoint", "missing"]),
@@ -278,6 +295,22 @@ BAD_CALLS = {
     ),
     "a trained model for a stage one": BadCall(trained_for_stage_one, ["is a trained model of stage two"]),
     "test texts without labels": BadCall(unlabelled_test, ["row 1: no label in column label"]),
+    "a data set without a test split": BadCall(
+        data_set(train=[0, 1], validation=[2]), ["two.yaml", "set has no test split", "test_file"]
+    ),
+    "a data set whose test split is not taken": BadCall(
+        lambda call: (data_set(train=[0, 1], test=[2])(call), call.recipe("two", dataset_splits=["train"])),
+        ["two.yaml", "no test split"],
+    ),
+    "a data set whose test split has no labels": BadCall(
+        data_set(train=[0, 1], test=None), ["set test row 1: no label in column label"]
+    ),
+    "a data set whose test labels are kept back": BadCall(
+        data_set(train=[0, 1], test=[-1, -1]), ["set test row 1: no label in column label"]
+    ),
+    "a data set that is not there": BadCall(
+        recipe("two", train_file=None, test_file=None, dataset="./gone"), ["data set ./gone"]
+    ),
     "shades of numbers alone": BadCall(
         recipe("two", loss="regression", score_column="score", labels=None), ["--score macro_f1: is of shades"]
     ),
@@ -363,6 +396,11 @@ GOOD_CHANGES = {
     "a frozen encoder without stage one": lambda call: (
         call.flags.pop("stage_one"),
         call.flags.update(arms=["heads_as_is", "base"]),
+    ),
+    "a data set": data_set(train=[0, 1], test=[2, 0]),
+    "a test file beside a data set without one": lambda call: (
+        data_set(train=[0, 1], validation=[2])(call),
+        call.recipe("two", test_file=str(call.folder / "test.csv")),
     ),
     "an error as score": flag(score="mean_absolute_error"),
 }
@@ -777,6 +815,35 @@ def test_another_base_than_stage_ones_stands_in_the_report(pretence: Pretence) -
     pretence.call.main()
     told = f"{folder} went on from other weights than {pretence.call.checkpoint}: what differs is not it alone"
     assert pretence.found()["notes"].count(told) == 1
+
+
+def test_a_finished_comparison_needs_its_data_set_no_more(
+    pretence: Pretence, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is left as it is where the Hub cannot be reached."""
+    data_set(train=[0, 1], test=[2, 0])(pretence.call)
+    pretence.call.flags |= {"seeds": ["0"]}
+    scores = pretence.call.main()
+    shutil.rmtree(pretence.call.folder / "set")
+    assert pretence.call.main() == scores
+    assert "left as it is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("tags", "is_told"), [([-1, -1], True), ([0, 1], False), ([], False), (None, False)])
+def test_hidden_tags_are_no_labels(
+    tmp_path: Path, tiny_folder: Path, data_folder: Path, tags: list[int] | None, is_told: bool
+) -> None:
+    """As test splits of the Hub have them; what has no word, or no entity, is another thing."""
+    call = good_call(tmp_path, tiny_folder, data_folder, "ner")
+    row: dict[str, Any] = {"tokens": ["cash", "rose"][: len(tags or [])], "ner_tags": tags}
+    if tags is None:
+        row = {"text": "cash rose", "entities": [{"start": 0, "end": 4, "label": "LOC"}]}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    if is_told:
+        with pytest.raises(Refusal, match="row 1: no label in column ner_tags or entities"):
+            run_comparison.check_test_labels(call.plan())
+    else:
+        run_comparison.check_test_labels(call.plan())
 
 
 def test_one_seed_is_reported(pretence: Pretence) -> None:
