@@ -1082,10 +1082,10 @@ def test_an_entity_comparison_with_a_broken_checkpoint(
     one = ["--recipe", str(tmp_path / "one.yaml"), "--checkpoint", str(call.checkpoint)]
     run_pretraining.main([*one, "--output_dir", str(tmp_path / "stage_one")])
     weights = tmp_path / "stage_one" / "model.safetensors"
-    whole = weights.read_bytes()
+    whole, prepare = weights.read_bytes(), run_comparison.prepare_folder
     call.flags |= {"stage_one": [str(tmp_path / "stage_one")], "fractions": ["100"], "seeds": ["0"]}
     with monkeypatch.context() as patch:
-        patch.setattr(run_comparison, "prepare_folder", lambda plan: weights.write_bytes(whole[:-9]))
+        patch.setattr(run_comparison, "prepare_folder", lambda plan: (prepare(plan), weights.write_bytes(whole[:-9])))
         assert call.exit_code(monkeypatch) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert "1 of 2 runs did not finish" in error
