@@ -23,12 +23,12 @@ HOME = Path(__file__).parent
 STAGE_TWO = {"sentiment": "run_sentiment.py", "ner": "run_ner.py"}
 BASE = "base"  # the arm that all others are held against
 ARMS = (BASE, "stage_one", "task_adaptive", "both", "heads_as_is", "scratch")
-# files that stage one reads, written from stage two's
 OF_NUMBERS = ("mean_squared_error", "pearson")  # scores that need no shades
 LABEL_COLUMNS = {  # flag → its default
     "sentiment": {"label_column": "label"},
     "ner": {"tags_column": "ner_tags", "entities_column": "entities"},
 }
+# files that stage one reads, written from stage two's
 TEXTS = {"train_file": "task_texts.jsonl", "test_file": "test_texts.jsonl"}
 PROBE_RATE = 1e-3  # a head that learns alone moves little at 5e-5 and would lose by its rate, not by its features
 
@@ -125,6 +125,7 @@ FLAG_HINTS = {
 if __name__ == "__main__":
     help_if_asked(__doc__, Settings)  # before the imports below, which take seconds
 
+import hashlib
 import json
 import os
 import shlex
@@ -134,18 +135,21 @@ import sys
 import time
 from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from two_stage.checkpoints import write_whole
 from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison_report import write_report
+from two_stage.files import check_files
 from two_stage.handoff import TASK_MODELS, Checkpoint, open_checkpoint
 from two_stage.lineage import trace_lineage
-from two_stage.redaction import redacted_values
+from two_stage.redaction import redacted, redacted_values
 from two_stage.report import HEADLINES
 from two_stage.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
 from two_stage.seeds import check_seed_range
 from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
+from two_stage.sources import SPLITS, Source, split_sources
 from two_stage.tables import LABELLED_FORMATS, PlacedRow, read_rows, text_value
 
 # --- Arms and their stage one -----------------------------------------------------------------------------------------
@@ -178,9 +182,10 @@ class Plan:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.folder = settings, Path(settings.output_dir)
         self.stages = named_stages(settings)
+        self.recipes = self.read_recipes()
+        self.stage_two = read_recipe(str(settings.stage_two))
         self.pretraining: list[PlannedRun] = []
         self.needs: dict[str, tuple[str, ...]] = {}  # of an arm: the runs of stage one
-        self.notes: list[str] = []  # what a reader of the report must know
         self.arms = [Arm(BASE, "the checkpoint as it is", "the base", str(settings.checkpoint))]
         for name in settings.arms[1:]:
             getattr(self, f"add_{name}")()
@@ -191,6 +196,22 @@ class Plan:
             for arm in self.arms
         ]
 
+    def read_recipes(self) -> dict[str, bytes]:
+        """Every recipe as it is now, that of stage two first.
+
+        Raises:
+            Refusal: one that is missing, empty, or called otherwise than recipes are.
+        """
+        given = (str(self.settings.stage_two), *filter(is_recipe, self.stages.values()), self.settings.task_adaptive)
+        paths = list(dict.fromkeys(path for path in given if path))
+        for path in paths:
+            check_files([path], ("yaml", "yml"))
+        return {path: Path(path).read_bytes() for path in paths}
+
+    def kept_recipe(self, path: str) -> Path:
+        """Where a recipe's copy lies that the runs read: hours may go by until the last begins, and edits with them."""
+        return self.folder / "recipes" / f"{list(self.recipes).index(path) + 1}-{Path(path).name}"
+
     def stage_folder(self, name: str) -> Path:
         """Where a stage one that is run here goes."""
         return self.folder / "pretraining" / name
@@ -199,7 +220,8 @@ class Plan:
         """Plan one run of stage one, once."""
         if name not in [run.name for run in self.pretraining]:
             folder = self.stage_folder(name)
-            command = [str(HOME / "run_pretraining.py"), "--recipe", recipe, "--checkpoint", start]
+            kept = str(self.kept_recipe(recipe))
+            command = [str(HOME / "run_pretraining.py"), "--recipe", kept, "--checkpoint", start]
             command += ["--output_dir", str(folder), "--disable_tqdm", "true", *flags, *self.leakage_flags()]
             self.pretraining.append(PlannedRun(name, tuple(command), folder, needs, resumes=True, kind=name))
 
@@ -217,7 +239,7 @@ class Plan:
 
     def stage_two_files(self, flag: str) -> list[str]:
         """The files that the recipe of stage two names."""
-        value = read_recipe(str(self.settings.stage_two)).get(flag, [])
+        value = self.stage_two.get(flag, [])
         return [file for file in ([value] if isinstance(value, str) else value) if file]
 
     def use_stage(self, name: str) -> tuple[str, tuple[Path, ...], tuple[str, ...]]:
@@ -295,10 +317,11 @@ class Plan:
 
     def cell_command(self, arm: Arm, cell: Cell) -> tuple[str, ...]:
         """The command line of a cell."""
-        command = [str(HOME / STAGE_TWO[str(self.settings.task)]), "--recipe", str(self.settings.stage_two)]
+        kept = str(self.kept_recipe(str(self.settings.stage_two)))
+        command = [str(HOME / STAGE_TWO[str(self.settings.task)]), "--recipe", kept]
         command += ["--checkpoint", arm.checkpoint, "--output_dir", str(cell.folder), "--seeds", str(cell.seed)]
         command += ["--disable_tqdm", "true"]
-        if "load_best_model_at_end" not in read_recipe(str(self.settings.stage_two)):
+        if "load_best_model_at_end" not in self.stage_two:
             command += ["--save_strategy", "no"]  # half a cell is done anew
         if cell.fraction < 100:  # a sample of its own under each seed: what few labels were drawn is chance, too
             command += ["--train_fraction", f"{cell.fraction / 100:g}", "--sample_seed", str(cell.seed)]
@@ -307,6 +330,11 @@ class Plan:
             command += ["--freeze_layers", "0", "--unfreeze_epochs", "0"]  # whatever the recipe thaws
             command += ["--pooling", "pooler"] if self.settings.task == "sentiment" else []
         return tuple(command)
+
+    @property
+    def ready_arms(self) -> list[Arm]:
+        """Those that start from a checkpoint that is there before anything runs; the base is not among them."""
+        return [arm for arm in self.arms[1:] if not self.needs[arm.name] and arm.name != "scratch"]
 
     @property
     def runs(self) -> list[PlannedRun]:
@@ -338,8 +366,7 @@ def check_stage_two(plan: Plan) -> None:
     Raises:
         Refusal: naming the recipe and the key.
     """
-    path = str(plan.settings.stage_two)
-    recipe = read_recipe(path)
+    path, recipe = str(plan.settings.stage_two), plan.stage_two
     for key in ("max_train_samples", "train_fraction", "sample_seed", "freeze_encoder", "push_to_hub"):
         if str(recipe.get(key, "false")).lower() != "false":  # as a run's own recipe.yaml has it
             raise Refusal(f"{path}: {key} is set by the comparison itself; leave it out of the recipe of stage two")
@@ -352,26 +379,54 @@ def check_stage_two(plan: Plan) -> None:
         raise Refusal(f"{path}: names no test_file, and a comparison is made on test texts")
 
 
+def scored_sources(plan: Plan) -> list[Source]:
+    """Where the test texts come from: each test file, or else the data set's test split.
+
+    Raises:
+        Refusal: the data set cannot be opened, or has no test split.
+    """
+    recipe = plan.stage_two
+    if files := plan.stage_two_files("test_file"):
+        return [Source((path,)) for path in files]
+    given = {name: recipe.get(name) for name in ("dataset", "dataset_config", "dataset_revision")}
+    given |= {f"{split}_file": None for split in SPLITS} | {"dataset_splits": plan.stage_two_files("dataset_splits")}
+    if "test" not in (found := split_sources(SimpleNamespace(**given))):
+        raise Refusal(
+            f"{plan.settings.stage_two}: data set {recipe['dataset']} has no test split, or dataset_splits leaves it "
+            "out, and a comparison is made on test texts; name a test_file beside it"
+        )
+    return [found["test"]]
+
+
 def check_test_labels(plan: Plan) -> None:
     """Refuse test texts without labels, which no score can be of, before stage one is trained for them.
 
     Raises:
-        Refusal: the first row of a file has no label; stage two itself tells of any other row.
+        Refusal: there is no test split, or its first row has no label; stage two itself tells of any other row.
     """
-    recipe = read_recipe(str(plan.settings.stage_two))
+    recipe = plan.stage_two
     columns = [str(recipe.get(key, usual)) for key, usual in LABEL_COLUMNS[str(plan.settings.task)].items()]
+    names = recipe.get("labels", [])
+    hidden: tuple[Any, ...] = (None, "", -1) if names and "-1" not in names else (None, "")  # -1: as on the Hub
     if "score_column" in recipe:
-        columns = [str(recipe["score_column"])]
+        columns, hidden = [str(recipe["score_column"])], (None, "")
     elif str(recipe.get("soft_labels", "false")).lower() == "true":
-        columns = [str(label) for label in recipe.get("labels", [])]
-    for path in plan.stage_two_files("test_file"):
-        place, row = next(read_rows(path), (path, {}))
-        if all(row.get(column) in (None, "") for column in columns):
+        columns, hidden = [str(name) for name in names], (None, "")
+    for source in scored_sources(plan):
+        place, row = next(source.rows(), (source.name, {}))
+        if all(is_hidden(row.get(column), hidden) for column in columns):
             raise Refusal(f"{place}: no label in column {' or '.join(columns)}; a comparison needs labelled test texts")
 
 
-def check_checkpoints(plan: Plan, base: Checkpoint) -> dict[str, str]:
-    """Open every checkpoint that is there already; returns the weights' hashes of all stages one.
+def is_hidden(label: Any, marks: tuple[Any, ...]) -> bool:
+    """Whether a label is one of the marks that stand for none; tags are none where each is such a mark."""
+    if isinstance(label, list):
+        return bool(label) and all(tag in (None, -1) for tag in label)  # no entity at all is a label, too
+    return label in marks
+
+
+def trace_stages(plan: Plan, base: Checkpoint) -> dict[str, str]:
+    """The weights' hashes of all stages one that are there already, each opened and found fit.
 
     Raises:
         Refusal: one that cannot be used, or lacks a dose; `scratch` beside a base that has no weights.
@@ -379,36 +434,27 @@ def check_checkpoints(plan: Plan, base: Checkpoint) -> dict[str, str]:
     if base.weights_sha256 is None and "scratch" in plan.settings.arms:
         raise Refusal(f"--arms scratch: checkpoint {base.name} has no weights, so base starts from scratch already")
     hashes = {}
-    for arm in plan.arms[1:]:
-        if arm.name in plan.needs and not plan.needs[arm.name] and arm.name != "scratch":
-            found = open_checkpoint(arm.checkpoint)
-            is_trained = any(name in TASK_MODELS for name in found.config.architectures or [])
-            if arm.name != "heads_as_is" and (is_trained or found.weights is None):
-                what = "is a trained model of stage two, head and all" if is_trained else "has no weights"
-                raise Refusal(f"--stage_one {arm.checkpoint}: {what}; name the folder that run_pretraining.py left")
-            hashes[arm.checkpoint] = str(found.weights_sha256)
-            for folder in arm.stages:  # what the report reads of them
-                for name in (RESULTS, "trainer_state.json", "corpus_report.json"):
-                    read_json(folder / name)
-            started = (found.lineage or {}).get("checkpoint", {}).get("weights_sha256", base.weights_sha256)
-            if arm.stages and arm.dose is None and started != base.weights_sha256:
-                told = f"{arm.checkpoint} went on from other weights than {base.name}: what differs is not it alone"
-                plan.notes.append(told)
-                say(f"! {told}")
+    for arm in plan.ready_arms:
+        found = open_checkpoint(arm.checkpoint)
+        is_trained = any(name in TASK_MODELS for name in found.config.architectures or [])
+        if arm.name != "heads_as_is" and (is_trained or found.weights is None):
+            what = "is a trained model of stage two, head and all" if is_trained else "has no weights"
+            raise Refusal(f"--stage_one {arm.checkpoint}: {what}; name the folder that run_pretraining.py left")
+        hashes[arm.checkpoint] = str(found.weights_sha256)
+        for folder in arm.stages:  # what the report reads of them
+            for name in (RESULTS, "trainer_state.json", "corpus_report.json"):
+                read_json(folder / name)
     return hashes
 
 
 def trace_comparison(plan: Plan) -> dict[str, Any]:
     """What the comparison is made from: recipes, labelled files, and checkpoints, all with their hashes."""
-    settings, recipe = plan.settings, read_recipe(str(plan.settings.stage_two))
-    data: dict[str, list[str] | None] = {
-        f"{split}_file": plan.stage_two_files(f"{split}_file") for split in ("train", "validation", "test")
-    }
-    recipes = [str(settings.stage_two), settings.task_adaptive, *plan.stages.values()]
-    data["recipes"] = list(dict.fromkeys(path for path in recipes if path and is_recipe(path)))
-    base = open_checkpoint(settings.checkpoint)
-    lineage = trace_lineage(SCRIPT, base, data, (*LABELLED_FORMATS, "yaml", "yml"), rows_a_step=0)
-    lineage["data"]["stage_one"] = check_checkpoints(plan, base)
+    data: dict[str, list[str] | None] = {f"{split}_file": plan.stage_two_files(f"{split}_file") for split in SPLITS}
+    base, recipe = open_checkpoint(str(plan.settings.checkpoint)), plan.stage_two
+    lineage = trace_lineage(SCRIPT, base, data, LABELLED_FORMATS, rows_a_step=0)
+    hashes = {redacted(path): hashlib.sha256(content).hexdigest() for path, content in plan.recipes.items()}
+    lineage["data"]["recipes"] = hashes
+    lineage["data"]["stage_one"] = trace_stages(plan, base)
     if "dataset" in recipe:
         lineage["data"]["dataset"] = {str(recipe["dataset"]): str(recipe.get("dataset_revision"))}
     return lineage
@@ -430,6 +476,7 @@ def check_scripts(plan: Plan) -> None:
     with TemporaryDirectory() as folder:  # into the comparison's own folder nothing goes before all is well
         write_texts(plan, Path(folder))
         elsewhere = {str(plan.folder / name): str(Path(folder, name)) for name in TEXTS.values()}
+        elsewhere |= {str(plan.kept_recipe(path)): path for path in plan.recipes}
         commands = [tuple(elsewhere.get(word, word) for word in command) for command in commands]
         check_commands([from_base(command, plan) for command in commands])
 
@@ -468,7 +515,7 @@ def write_texts(plan: Plan, folder: Path) -> None:
     Raises:
         Refusal: an arm goes on with the task's own texts, and the recipe of stage two names no train file.
     """
-    recipe = read_recipe(str(plan.settings.stage_two))
+    recipe = plan.stage_two
     goes_on = {"task_adaptive", "both"} & set(plan.settings.arms)
     if goes_on and "train_file" not in recipe:
         raise Refusal(f"{plan.settings.stage_two}: names no train_file, whose texts {min(goes_on)} goes on with")
@@ -487,8 +534,11 @@ def row_text(row: PlacedRow, recipe: dict[str, Any]) -> str:
 
 
 def prepare_folder(plan: Plan) -> None:
-    """Write what some arms start from: the task's own texts, and a checkpoint without weights."""
+    """Write what the runs read: the recipes as traced, the task's own texts, and a checkpoint without weights."""
     write_texts(plan, plan.folder)
+    for path, content in plan.recipes.items():
+        plan.kept_recipe(path).parent.mkdir(exist_ok=True)
+        plan.kept_recipe(path).write_bytes(content)
     if "scratch" in plan.settings.arms:
         base = open_checkpoint(plan.settings.checkpoint)
         base.config.save_pretrained(plan.stage_folder("scratch"))
@@ -537,12 +587,35 @@ def check_one_start(cells: list[Cell]) -> None:
                 )
 
 
+def check_one_data(cells: list[Cell], traced: dict[str, dict[str, str]]) -> None:
+    """Refuse a cell that read other data than the rest: a file, or a data set, changed while the comparison ran.
+
+    Args:
+        cells: finished or not.
+        traced: flag → file → hash, as the comparison began; of a data set the first cell says what it was.
+
+    Raises:
+        Refusal: naming the cell's folder and what changed.
+    """
+    known = {(flag, name): digest for flag, files in traced.items() for name, digest in files.items()}
+    for cell in cells:
+        if cell.status == FINISHED:
+            for flag, files in read_json(cell.folder / LINEAGE).get("data", {}).items():
+                for name, digest in files.items():
+                    if known.setdefault((flag, name), digest) != digest:
+                        raise Refusal(
+                            f"{cell.folder}: read another {name} than the comparison began with; put that back, "
+                            "remove the folder, and the same command does it anew; or give another --output_dir"
+                        )
+
+
 def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], started: float) -> dict[str, Any]:
     """What comparison.json says besides the findings: settings, lineage, how to run it again."""
-    settings = {f"stage one, {name}": recipe_or_name(value) for name, value in plan.stages.items()}
+    kept = {path: read_recipe(str(plan.kept_recipe(path))) for path in plan.recipes}
+    settings = {f"stage one, {name}": kept.get(value, {"checkpoint": value}) for name, value in plan.stages.items()}
     if plan.settings.task_adaptive:
-        settings["task-adaptive stage one"] = recipe_or_name(plan.settings.task_adaptive)
-    settings |= {"stage two": read_recipe(str(plan.settings.stage_two)), "comparison": recipe}
+        settings["task-adaptive stage one"] = kept[plan.settings.task_adaptive]
+    settings |= {"stage two": plan.stage_two, "comparison": recipe}
     machine = f"{os.cpu_count()} CPU cores, {len(device_slots(plan.settings.workers))} runs at once"
     traced = {"commit": lineage["commit"], "versions": lineage["versions"], "machine": machine}
     return {
@@ -552,6 +625,23 @@ def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], start
         "started": f"{datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M} UTC",
         "hours": (time.time() - started) / 3600,  # of this call
     }
+
+
+def start_notes(plan: Plan, lineage: dict[str, Any]) -> list[str]:
+    """What a reader must know of stages one that were there already and went on from another checkpoint than the base.
+
+    Args:
+        plan: of the comparison.
+        lineage: of the comparison, from `trace_comparison`.
+    """
+    base, notes = lineage["checkpoint"], []
+    for arm in plan.ready_arms:
+        if arm.stages and arm.dose is None:
+            start = read_json(Path(arm.checkpoint, LINEAGE)).get("checkpoint", {})
+            if start.get("weights_sha256", base["weights_sha256"]) != base["weights_sha256"]:
+                told = f"{arm.checkpoint} went on from other weights than {base['name']}: what differs is not it alone"
+                notes.append(told)
+    return list(dict.fromkeys(notes))
 
 
 def leakage_notes(plan: Plan) -> list[str]:
@@ -568,14 +658,9 @@ def leakage_notes(plan: Plan) -> list[str]:
             notes.append(f"{leaked:,} test texts stand word for word in what {arm.name} was pretrained on")
         elif not found or not all("held_out_texts_leaked" in report for report in found):
             notes.append(f"nobody looked whether test texts stand in what {arm.name} was pretrained on")
-    if str(read_recipe(str(plan.settings.stage_two)).get("allow_leakage")).lower() == "true":
+    if str(plan.stage_two.get("allow_leakage")).lower() == "true":
         notes.append("the recipe of stage two allows texts that stand in two splits (allow_leakage)")
     return notes
-
-
-def recipe_or_name(value: str) -> dict[str, Any]:
-    """The content of a recipe, or the name of a checkpoint."""
-    return read_recipe(value) if is_recipe(value) else {"checkpoint": value}
 
 
 def flat_results(comparison: dict[str, Any]) -> dict[str, float]:
@@ -599,10 +684,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     plan = Plan(settings)
     check_stage_two(plan)
     lineage = trace_comparison(plan)
-    check_test_labels(plan)
+    for told in start_notes(plan, lineage):
+        say(f"! {told}")
     run = open_run(settings.output_dir, recipe, lineage, settings.check_only, is_begun(plan))
     if run.scores is not None:
         return left_as_it_is(run)
+    check_test_labels(plan)
     check_scripts(plan)
     slots = device_slots(settings.workers)
     say(
@@ -643,11 +730,12 @@ def run_and_report(
     outcomes = runs.run_all()
     cells = [cell._replace(**outcomes[cell_name(cell)]._asdict()) for cell in plan.cells]
     check_one_start(cells)
+    check_one_data(cells, lineage["data"])
     comparison = compare(str(plan.settings.task), str(plan.settings.score), plan.arms, cells)
     comparison |= described(plan, lineage, recipe, started)
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.status != FINISHED}
     comparison["notes"] = [f"{name}: {outcome.status}: {outcome.reason}" for name, outcome in failed.items()]
-    comparison["notes"] += [*plan.notes, *leakage_notes(plan)]
+    comparison["notes"] += [*start_notes(plan, lineage), *leakage_notes(plan)]
     write_whole(plan.folder / "comparison.json", json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
     made = write_report(plan.folder, comparison)
     say(f"\n{comparison_table(comparison)}\n\n{plan.folder}: {', '.join(made)}, comparison.json")

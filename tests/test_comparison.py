@@ -18,6 +18,7 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, mean_squared_error
 
 from tests.conftest import SHADES
+from two_stage import comparison
 from two_stage.comparison import (
     EXAMPLES,
     SCORES,
@@ -26,13 +27,14 @@ from two_stage.comparison import (
     Evidence,
     compare,
     comparison_table,
-    pretraining_scores,
     read_answers,
     read_json,
     spelled_entities,
     stage_cost,
+    stage_scores,
 )
 from two_stage.labelled_texts import Scale, Texts
+from two_stage.paired import Verdict, verdict
 from two_stage.report import HEADLINES
 from two_stage.sentiment_results import SplitScores, label_table, write_predictions
 
@@ -614,9 +616,9 @@ def test_the_cost_of_stage_one_by_hand(tmp_path: Path) -> None:
     assert stage_cost(dose) == pytest.approx({"tokens": 15_000, "steps": 7.5, "minutes": 7.5})
     assert stage_cost(ONE._replace(stages=(tmp_path / "gone",))) is None
     assert stage_cost(BASE) is None
-    assert pretraining_scores(both) == {"mlm_loss": 10}
-    assert pretraining_scores(dose) is None
-    assert pretraining_scores(BASE) is None
+    assert stage_scores(both) == {"mlm_loss": 10}
+    assert stage_scores(dose) is None
+    assert stage_scores(BASE) is None
 
 
 def test_scores_before_and_after_stage_one(tmp_path: Path) -> None:
@@ -624,7 +626,7 @@ def test_scores_before_and_after_stage_one(tmp_path: Path) -> None:
     results = {"eval_mlm_loss": 5.5, "before_mlm_loss": 6.8, "eval_mlm_accuracy": 0.3, "before_mlm_accuracy": 0.1}
     results |= {"general_mlm_loss": 6.4, "general_before_mlm_loss": 7.3, "eval_nsp_accuracy": 0.8}
     write_results(tmp_path, results)
-    assert pretraining_scores(ONE._replace(stages=(tmp_path,))) == {
+    assert stage_scores(ONE._replace(stages=(tmp_path,))) == {
         "mlm_loss": 5.5,
         "mlm_loss_before": 6.8,
         "mlm_accuracy": 0.3,
@@ -653,3 +655,30 @@ def test_the_table_on_the_screen(tmp_path: Path) -> None:
     assert line.endswith("3 of 3    paid off")
     assert "accuracy" in header
     assert (empty, told) == ("", found["verdict"]["sentence"])
+
+
+def test_more_test_items_are_sentences_with_and_without_entities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of those that are there hold one, so of those to add one in two will."""
+    cells, each = [], []
+    for arm, skill in (("base", 0.5), ("one", 0.6)):
+        told = [row for row in made_up_sentences(0, 60, skill) if any(tag != "O" for tag in row[1])][:20]
+        cells += [Cell(arm, 100.0, 0, entity_cell(tmp_path / arm, told + [(["w"], ["O"], ["O"])] * 20))]
+
+    def noted(*args: Any, items_each: float = 1.0) -> Verdict:
+        each.append(items_each)
+        return verdict(*args)
+
+    monkeypatch.setattr(comparison, "verdict", noted)
+    compare("ner", "f1", [BASE, ONE], cells)
+    assert each == [2.0]
+
+
+def test_an_end_near_0_keeps_its_sign_on_the_screen(tmp_path: Path) -> None:
+    """It decides the word beside it; 0 itself has none."""
+    found = compare("sentiment", "accuracy", [BASE, ONE], shaded_cells(tmp_path, {"base": 0.4, "one": 0.9}))
+    found["differences"][0] |= {"low": 0.0003, "mean": 0.02, "high": 0.0397}
+    assert "+2.0 points [+0.03, +4.0]" in comparison_table(found)
+    found["differences"][0] |= {"low": -0.0003, "mean": -0.0, "high": None}
+    assert " 0.0 points [-0.03, –]" in comparison_table(found)

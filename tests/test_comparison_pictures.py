@@ -81,6 +81,7 @@ def made_up_comparison(gain: float = 0.021, half: float = 0.013, higher_is_bette
             if arm == "base":
                 continue
             told = [ours - theirs for ours, theirs in zip(each, curves[f]["each"], strict=False)]
+            ups = sum((change > 0) == higher_is_better for change in told)
             word = "cannot tell"
             if abs(added) > half:
                 word = "paid off" if (added > 0) == higher_is_better else "cost"
@@ -88,7 +89,7 @@ def made_up_comparison(gain: float = 0.021, half: float = 0.013, higher_is_bette
             differences.append(
                 change
                 | {"p_value": 0.0004 if abs(added) > 2 * half else 0.21, "adjusted_p_value": 0.037 + a / 100 + f / 1000}
-                | {"seeds": kept, "each": told, "seeds_up": 3, "word": word, "sentence": f"{arm}: {word} {NASTY[2]}."}
+                | {"seeds": kept, "each": told, "seeds_up": ups, "word": word, "sentence": f"{arm}: {word} {NASTY[2]}."}
                 | {"more": "", "detectable": 0.0194, "seed_sd": 0.0061, "item_error": 0.0042}
             )
     headline = next(d for d in differences if (d["arm"], d["fraction"]) == ("stage_one", 100))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.test_comparison_pictures import ARMS, NASTY, made_up_comparison
 from tests.test_pictures import contrast
 from two_stage import comparison_report
+from two_stage.comparison import NO_VERDICT
 from two_stage.comparison_pictures import FIGURES
 from two_stage.comparison_report import difference_text, report_markdown, report_page, score_text, write_report
 
@@ -381,6 +382,7 @@ def test_a_section_without_data_is_left_out(change: Callable[[dict[str, Any]], N
     # a heading over nothing, a table without rows, a number that is none
     assert not re.search(r"</h[23]>\s*</section>|<tbody>\s*</tbody>|<ul>\s*</ul>|\bnan\b|\binf\b|>None<", text)
     assert ("No verdict" in text) == (comparison["headline"] is None)
+    assert (NO_VERDICT["sentence"].removeprefix("No verdict: b") in text) == (comparison["headline"] is None)
     markdown_rows((tmp_path / "report.md").read_text(encoding="utf-8"))
     if change is _nothing:
         assert text.count("no score") == 12

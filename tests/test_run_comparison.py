@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 import run_comparison
 import run_pretraining
@@ -209,6 +210,22 @@ class BadCall(NamedTuple):
     needles: list[str]
 
 
+def data_set(**splits: list[int] | None) -> Callable[[Call], object]:
+    """Stage two by a folder of a data set, whose splits have these labels; None is a split without that column."""
+
+    def spoiled(call: Call) -> None:
+        folder, of_labels = call.folder / "set", ClassLabel(names=SHADES)
+        folder.mkdir()
+        for split, labels in splits.items():
+            rows: dict[str, Any] = {"text": [f"cash rose {i} ." for i in range(len(labels or [0]))]}
+            rows |= {} if labels is None else {"label": labels}
+            features = Features({name: of_labels if name == "label" else Value("string") for name in rows})
+            Dataset.from_dict(rows, features).to_parquet(folder / f"{split}.parquet")
+        call.recipe("two", train_file=None, test_file=None, dataset=str(folder))
+
+    return spoiled
+
+
 BAD_CALLS = {
     "no task": BadCall(lambda call: as_recipe(call, "task"), ["--task", "missing", "sentiment or ner"]),
     "no checkpoint": BadCall(lambda call: as_recipe(call, "checkpoint"), ["--checkpoint", "missing"]),
@@ -251,7 +268,10 @@ BAD_CALLS = {
     "two stages one of a name": BadCall(flag(stage_one="a=a.yaml a=b.yaml"), ["--stage_one a=b.yaml"]),
     "a name that is no folder's": BadCall(flag(stage_one="a/b=a.yaml"), ["a/b=a.yaml", "letters and digits"]),
     "a name and nothing": BadCall(flag(stage_one="news="), ["--stage_one news="]),
-    "a missing recipe of stage two": BadCall(flag(stage_two="gone.yaml"), ["gone.yaml", "No such file"]),
+    "a missing recipe of stage two": BadCall(flag(stage_two="gone.yaml"), ["gone.yaml", "no such file"]),
+    "a recipe of stage two that is no YAML": BadCall(
+        lambda call: call.flags.update(stage_two=[str(call.folder / "test.csv")]), ["test.csv", "known: .yaml, .yml"]
+    ),
     "a missing recipe of stage one": BadCall(flag(stage_one="gone.yaml"), ["gone.yaml", "no such file"]),
     "a missing task-adaptive recipe": BadCall(
         flag(arms="base task_adaptive stage_one", task_adaptive="gone.yaml"), ["gone.yaml", "no such file"]
@@ -275,6 +295,22 @@ BAD_CALLS = {
     ),
     "a trained model for a stage one": BadCall(trained_for_stage_one, ["is a trained model of stage two"]),
     "test texts without labels": BadCall(unlabelled_test, ["row 1: no label in column label"]),
+    "a data set without a test split": BadCall(
+        data_set(train=[0, 1], validation=[2]), ["two.yaml", "set has no test split", "test_file"]
+    ),
+    "a data set whose test split is not taken": BadCall(
+        lambda call: (data_set(train=[0, 1], test=[2])(call), call.recipe("two", dataset_splits=["train"])),
+        ["two.yaml", "no test split"],
+    ),
+    "a data set whose test split has no labels": BadCall(
+        data_set(train=[0, 1], test=None), ["set test row 1: no label in column label"]
+    ),
+    "a data set whose test labels are kept back": BadCall(
+        data_set(train=[0, 1], test=[-1, -1]), ["set test row 1: no label in column label"]
+    ),
+    "a data set that is not there": BadCall(
+        recipe("two", train_file=None, test_file=None, dataset="./gone"), ["data set ./gone"]
+    ),
     "shades of numbers alone": BadCall(
         recipe("two", loss="regression", score_column="score", labels=None), ["--score macro_f1: is of shades"]
     ),
@@ -360,6 +396,11 @@ GOOD_CHANGES = {
     "a frozen encoder without stage one": lambda call: (
         call.flags.pop("stage_one"),
         call.flags.update(arms=["heads_as_is", "base"]),
+    ),
+    "a data set": data_set(train=[0, 1], test=[2, 0]),
+    "a test file beside a data set without one": lambda call: (
+        data_set(train=[0, 1], validation=[2])(call),
+        call.recipe("two", test_file=str(call.folder / "test.csv")),
     ),
     "an error as score": flag(score="mean_absolute_error"),
 }
@@ -451,7 +492,7 @@ def test_the_command_of_a_cell(call: Call) -> None:
     run = by_name["stage_one, 50 % of the labels, seed 1"]
     assert flags_of(run.command) == {
         "": [str(REPOSITORY / "run_sentiment.py")],
-        "recipe": [str(call.folder / "two.yaml")],
+        "recipe": [str(call.output / "recipes" / "1-two.yaml")],
         "checkpoint": [str(call.output / "pretraining" / "stage_one")],
         "output_dir": [str(call.output / "cells" / "stage_one" / "50-percent" / "seed-1")],
         "seeds": ["1"],
@@ -479,7 +520,7 @@ def test_the_command_of_stage_one(call: Call) -> None:
     (run,) = call.plan().pretraining
     assert flags_of(run.command) == {
         "": [str(REPOSITORY / "run_pretraining.py")],
-        "recipe": [str(call.folder / "one.yaml")],
+        "recipe": [str(call.output / "recipes" / "2-one.yaml")],
         "checkpoint": [str(call.checkpoint)],
         "output_dir": [str(call.output / "pretraining" / "stage_one")],
         "disable_tqdm": ["true"],
@@ -543,7 +584,7 @@ def test_the_other_arms(call: Call) -> None:
     assert list(runs) == ["stage_one", "task_adaptive", "both"]
     for name, start, needs in (("task_adaptive", call.checkpoint, ()), ("both", made / "stage_one", ("stage_one",))):
         flags = flags_of(runs[name].command)
-        assert flags["recipe"] == [str(call.folder / "own.yaml")]
+        assert flags["recipe"] == [str(call.output / "recipes" / "3-own.yaml")]
         assert flags["checkpoint"] == [str(start)]
         assert flags["train_file"] == [str(call.output / "task_texts.jsonl")]
         assert flags["text_column"] == ["text"]
@@ -627,6 +668,7 @@ def write(path, text):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     open(path, "w").write(text)
 write("model.safetensors", "weights")
+write("recipe.yaml", open(flags["recipe"][0]).read())
 """
 PRETENDED_ONE = """
 for share in flags.get("keep_at", []):
@@ -705,7 +747,7 @@ def test_a_whole_comparison(pretence: Pretence, capsys: pytest.CaptureFixture[st
     checks = ["check cells/base/100-percent/seed-0", "check pretraining/stage_one"]
     assert pretence.noted() == [*checks, *CELLS, "run pretraining/stage_one"]
     assert {path.name for path in call.output.iterdir() if path.is_file()} >= REPORT
-    assert {path.name for path in call.output.iterdir() if path.is_dir()} == {"cells", "logs", "pretraining"}
+    assert {path.name for path in call.output.iterdir() if path.is_dir()} == {"cells", "logs", "pretraining", "recipes"}
     assert len(list((call.output / "logs").iterdir())) == 5
     found = pretence.found()
     assert found["headline"] == {"arm": "stage_one", "fraction": 100}
@@ -731,6 +773,77 @@ def test_a_whole_comparison(pretence: Pretence, capsys: pytest.CaptureFixture[st
     assert "left as it is" in capsys.readouterr().out
     assert (contents(call.output), times_of(call.output)) == (before, times)
     assert pretence.noted() == []
+
+
+def test_a_recipe_that_is_edited_meanwhile_reaches_no_run(pretence: Pretence) -> None:
+    """All runs read the recipes as they were when their hashes were taken, and the report tells of those."""
+    call, check = pretence.call, run_comparison.check_scripts
+
+    def check_and_edit(plan: Plan) -> None:
+        check(plan)
+        call.recipe("one", max_steps=9)
+        call.recipe("two", max_steps=9)
+
+    pretence.patch.setattr(run_comparison, "check_scripts", check_and_edit)
+    call.main()
+    read = {str(path.parent): read_recipe(str(path))["max_steps"] for path in call.output.rglob("*/recipe.yaml")}
+    assert len(read) == 5
+    assert set(read.values()) == {"2"}
+    told = pretence.found()["settings"]
+    assert (told["stage two"]["max_steps"], told["stage one, stage_one"]["max_steps"]) == ("2", "2")
+    with pytest.raises(Refusal, match=r"two\.yaml changed"):
+        call.main()
+
+
+def test_recipes_of_one_name_are_kept_apart(pretence: Pretence) -> None:
+    """Each run reads its own copy."""
+    call = pretence.call
+    for name, steps in (("news", 3), ("wide", 4)):
+        (call.folder / name).mkdir()
+        call.recipe(f"{name}/two", max_steps=steps)
+    call.flags |= {"stage_one": [f"{name}={call.folder}/{name}/two.yaml" for name in ("news", "wide")]}
+    call.flags |= {"seeds": ["0"]}
+    call.main()
+    read = {path.parent.name: read_recipe(str(path))["max_steps"] for path in call.output.rglob("*/recipe.yaml")}
+    assert read == {"news": "3", "wide": "4", "seed-0": "2"}
+
+
+def test_another_base_than_stage_ones_stands_in_the_report(pretence: Pretence) -> None:
+    """Once, although two arms start from it."""
+    pretence.call.flags |= {"arms": ["base", "stage_one", "heads_as_is"], "seeds": ["0"]}
+    folder = stage_one_folder(pretence.call, checkpoint={"weights_sha256": "another"})
+    pretence.call.main()
+    told = f"{folder} went on from other weights than {pretence.call.checkpoint}: what differs is not it alone"
+    assert pretence.found()["notes"].count(told) == 1
+
+
+def test_a_finished_comparison_needs_its_data_set_no_more(
+    pretence: Pretence, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is left as it is where the Hub cannot be reached."""
+    data_set(train=[0, 1], test=[2, 0])(pretence.call)
+    pretence.call.flags |= {"seeds": ["0"]}
+    scores = pretence.call.main()
+    shutil.rmtree(pretence.call.folder / "set")
+    assert pretence.call.main() == scores
+    assert "left as it is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("tags", "is_told"), [([-1, -1], True), ([0, 1], False), ([], False), (None, False)])
+def test_hidden_tags_are_no_labels(
+    tmp_path: Path, tiny_folder: Path, data_folder: Path, tags: list[int] | None, is_told: bool
+) -> None:
+    """As test splits of the Hub have them; what has no word, or no entity, is another thing."""
+    call = good_call(tmp_path, tiny_folder, data_folder, "ner")
+    row: dict[str, Any] = {"tokens": ["cash", "rose"][: len(tags or [])], "ner_tags": tags}
+    if tags is None:
+        row = {"text": "cash rose", "entities": [{"start": 0, "end": 4, "label": "LOC"}]}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    if is_told:
+        with pytest.raises(Refusal, match="row 1: no label in column ner_tags or entities"):
+            run_comparison.check_test_labels(call.plan())
+    else:
+        run_comparison.check_test_labels(call.plan())
 
 
 def test_one_seed_is_reported(pretence: Pretence) -> None:
@@ -760,7 +873,7 @@ def test_a_failed_cell_is_told_and_tried_again(
     before = {
         path: at for path, at in times_of(call.output / "cells").items() if "stage_one/100-percent/seed-1" not in path
     }
-    assert len(before) == 9
+    assert len(before) == 12
     monkeypatch.delenv("FAILS")
     call.main()
     assert pretence.noted() == ["check cells/base/100-percent/seed-0", CELLS[3]]
@@ -969,10 +1082,10 @@ def test_an_entity_comparison_with_a_broken_checkpoint(
     one = ["--recipe", str(tmp_path / "one.yaml"), "--checkpoint", str(call.checkpoint)]
     run_pretraining.main([*one, "--output_dir", str(tmp_path / "stage_one")])
     weights = tmp_path / "stage_one" / "model.safetensors"
-    whole = weights.read_bytes()
+    whole, prepare = weights.read_bytes(), run_comparison.prepare_folder
     call.flags |= {"stage_one": [str(tmp_path / "stage_one")], "fractions": ["100"], "seeds": ["0"]}
     with monkeypatch.context() as patch:
-        patch.setattr(run_comparison, "prepare_folder", lambda plan: weights.write_bytes(whole[:-9]))
+        patch.setattr(run_comparison, "prepare_folder", lambda plan: (prepare(plan), weights.write_bytes(whole[:-9])))
         assert call.exit_code(monkeypatch) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert "1 of 2 runs did not finish" in error
@@ -1013,6 +1126,36 @@ def test_an_arm_has_one_start(tmp_path: Path) -> None:
     run_comparison.check_one_start(cells[:1])
     with pytest.raises(Refusal, match=f"started from different weights; remove {tmp_path}/one,"):
         run_comparison.check_one_start(cells)
+
+
+def test_all_cells_read_the_same_data(tmp_path: Path) -> None:
+    """A file, or a data set, that was edited while a comparison ran is told in one line that says what to do."""
+    cells = [Cell("one", 100.0, seed, tmp_path / f"seed-{seed}", "finished") for seed in (0, 1)]
+    cells += [Cell("one", 100.0, 2, tmp_path / "seed-2", "failed")]
+    for cell, of_file, of_set in zip(cells, "aa", "ab", strict=False):
+        cell.folder.mkdir()
+        data = {"train_file": {"train.csv": of_file}, "test_file": {"some/set test": of_set}}
+        (cell.folder / "lineage.json").write_text(json.dumps({"data": data}), encoding="utf-8")
+    run_comparison.check_one_data(cells[::2], {"train_file": {"train.csv": "a"}, "recipes": {"two.yaml": "r"}})
+    with pytest.raises(Refusal, match=r"seed-1: read another some/set test than .*; put that back, remove the folder"):
+        run_comparison.check_one_data(cells, {})
+    with pytest.raises(Refusal, match=r"seed-0: read another train\.csv than"):
+        run_comparison.check_one_data(cells, {"train_file": {"train.csv": "b"}})
+
+
+def test_a_cell_that_read_other_data_is_not_compared(pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its training file was edited and put back while the comparison ran."""
+    monkeypatch.setenv("FAILS", "seed-1")
+    with pytest.raises(Failure):
+        pretence.call.main()
+    monkeypatch.delenv("FAILS")
+    cell = pretence.call.output / "cells" / "base" / "100-percent" / "seed-0"
+    edited = {"data": {"train_file": {str(pretence.call.folder / "train.csv"): "another"}}}
+    (cell / "lineage.json").write_text(json.dumps(edited), encoding="utf-8")
+    with pytest.raises(Refusal, match=f"^{cell}: read another .*train.csv"):
+        pretence.call.main()
+    shutil.rmtree(cell)
+    pretence.call.main()
 
 
 def test_a_ready_stage_one_looked_for_these_texts_if_its_recipe_says_so(call: Call) -> None:

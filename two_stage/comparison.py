@@ -16,7 +16,15 @@ from two_stage.entity_results import documents_apart
 from two_stage.entity_scores import entity_counts, entity_scores, find_entities, resampled_counts, type_scores
 from two_stage.exits import Refusal
 from two_stage.intervals import resampled_scores
-from two_stage.paired import Difference, detectable_difference, holm, mean_interval, paired_difference, verdict
+from two_stage.paired import (
+    Difference,
+    detectable_difference,
+    holm,
+    mean_interval,
+    paired_difference,
+    spoken_difference,
+    verdict,
+)
 from two_stage.report import HEADLINES
 from two_stage.runs import RESULTS, read_object
 from two_stage.scores import confusion_matrix, label_scores, regression_scores, shade_scores
@@ -35,7 +43,11 @@ SHORT_NAMES = {"f1": "entity-F1", "mean_absolute_error": "mean absolute error", 
 ITEM_NAMES = {"sentiment": "texts", "ner": "sentences"}
 EXAMPLES = 12  # flipped texts that are shown, of each direction
 NONE = "–"  # stands where there is no number
-NO_VERDICT = "No verdict: base and the first arm share no finished seed with the most labels."
+NO_VERDICT = {
+    "word": "no verdict",
+    "sentence": "No verdict: base and the first arm share no finished seed with the most labels.",
+    "more": "",
+}
 
 
 class Arm(NamedTuple):
@@ -258,9 +270,8 @@ class Evidence:
         found = []
         for (arm, fraction, difference), first in zip(known, is_headline, strict=True):
             p_value = difference.p_value if first else float(next(adjusted))
-            told = verdict(
-                difference, arm.spoken, self.name, self.points, self.higher_is_better, None if first else p_value
-            )
+            words = (arm.spoken, self.name, self.points, self.higher_is_better, None if first else p_value)
+            told = verdict(difference, *words, items_each=self.items_each)
             seeds = self.seeds(fraction, arm.name, base)
             means = {side: float(self.each(side, fraction, seeds, self.score).mean()) for side in (base, arm.name)}
             ups = sum(value * (1 if self.higher_is_better else -1) > 0 for value in difference.each)
@@ -275,6 +286,11 @@ class Evidence:
                 | {"seed_sd": _finite(difference.seed_sd), "item_error": _finite(difference.item_error)}
             )
         return found
+
+    @property
+    def items_each(self) -> float:
+        """How many test items there are for one that puts something to the test."""
+        return self.first.items / max(self.first.telling, 1) if self.first else 1.0
 
     @property
     def name(self) -> str:
@@ -364,7 +380,7 @@ def stage_cost(arm: Arm) -> dict[str, float] | None:
     return total or None
 
 
-def pretraining_scores(arm: Arm) -> dict[str, float] | None:
+def stage_scores(arm: Arm) -> dict[str, float] | None:
     """Stage one's own scores before and after: on held-out text of the domain, and on general text."""
     if not arm.stages or arm.dose is not None:
         return None
@@ -442,7 +458,7 @@ def compare(task: str, score: str, arms: Sequence[Arm], cells: Sequence[Cell]) -
         "verdict": {name: headline[name] for name in ("word", "sentence", "more")} if headline else None,
         "arms": [
             {"name": arm.name, "title": arm.title, "checkpoint": arm.checkpoint, "dose": arm.dose}
-            | {"dose_of": arm.dose_of, "cost": stage_cost(arm), "pretraining": pretraining_scores(arm)}
+            | {"dose_of": arm.dose_of, "cost": stage_cost(arm), "pretraining": stage_scores(arm)}
             for arm in arms
         ],
         "cells": facts,
@@ -477,20 +493,24 @@ def item_name(task: str, evidence: Evidence) -> str:
     return ITEM_NAMES[task]
 
 
+def better_seeds(difference: dict[str, Any]) -> str:
+    """In how many of the seeds the arm is better than base."""
+    return f"{difference['seeds_up']} of {len(difference['seeds'])}"
+
+
 def comparison_table(comparison: dict[str, Any]) -> str:
     """The differences and the verdict as lines for the screen."""
     points = comparison["points"]
-    digits, unit = (1, " points") if points == 100 else (3, "")
+    unit = " points" if points == 100 else ""
     rows = [("arm", "labels", f"{comparison['score_name']}, base", "arm", "difference [95 % interval]", "seeds up", "")]
     for row in comparison["differences"]:
-        low, high = (NONE if row[end] is None else f"{row[end] * points:+.{digits}f}" for end in ("low", "high"))
+        low, high = (NONE if row[end] is None else spoken_difference(row[end], points) for end in ("low", "high"))
         both = [f"{row[side]:.3f}" for side in ("base_mean", "arm_mean")]
-        gain = f"{row['mean'] * points:+.{digits}f}{unit} [{low}, {high}]"
-        seeds = f"{row['seeds_up']} of {len(row['seeds'])}"
-        rows.append((row["arm"], f"{row['fraction']:g} %", *both, gain, seeds, row["word"]))
+        gain = f"{spoken_difference(row['mean'], points)}{unit} [{low}, {high}]"
+        rows.append((row["arm"], f"{row['fraction']:g} %", *both, gain, better_seeds(row), row["word"]))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    told = comparison["verdict"] or {"sentence": NO_VERDICT, "more": ""}
+    told = comparison["verdict"] or NO_VERDICT
     costs = [f"{arm['name']} took {spoken_cost(arm['cost'])}" for arm in comparison["arms"] if arm["cost"]]
     lines += ["", *costs] if costs else []
     return "\n".join([*lines, "", f"{told['sentence']} {told['more']}".strip()])

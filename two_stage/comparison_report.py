@@ -10,7 +10,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from two_stage.comparison import NONE, read_json, spoken_cost
+from two_stage.comparison import NO_VERDICT, NONE, better_seeds, read_json, spoken_cost
 from two_stage.comparison_pictures import (
     TITLES,
     comparison_svgs,
@@ -20,6 +20,7 @@ from two_stage.comparison_pictures import (
     rows_of,
 )
 from two_stage.exits import Refusal, run_script
+from two_stage.paired import spoken_difference
 from two_stage.pictures import UNDRAWABLE
 from two_stage.redaction import redacted_values
 from two_stage.report import markdown_cell
@@ -27,7 +28,7 @@ from two_stage.report import markdown_cell
 PAGE_TEMPLATE = "comparison.html.jinja"
 SENSES = {"paid off": "good", "cost": "bad", "cannot tell": "open"}  # verdict's word → how the page shows it
 ABSENT: dict[str, Any] = {"notes": [], "settings": {}, "lineage": {}, "command": "", "started": "", "hours": None}
-ANSWERS = {"paid off": "Yes, it paid off", "cost": "No, it cost", "cannot tell": "Cannot tell"}
+ANSWERS = {"paid off": "Yes, it paid off", "cost": "No, it cost"}  # any other word is the answer itself
 
 
 def write_report(folder: Path, comparison: dict[str, Any]) -> list[str]:
@@ -104,21 +105,13 @@ def _readable(value: Any) -> Any:
 
 
 def difference_text(value: Any, points: float) -> str:
-    """A difference of scores with its sign: 0.021 → "+2.1" in points of 100, "+0.021" in those of 1.
-
-    What would be rounded to 0 keeps one digit more, because its sign says whether an interval leaves 0 out.
+    """A difference of scores as `spoken_difference` has it, with a typographic minus.
 
     Args:
         value: of scores; None or nan where it cannot be told.
         points: what a score of 1 is shown as.
     """
-    if not is_number(value):
-        return NONE
-    digits = 1 if points == 100 else 3
-    text = f"{points * value:+.{digits}f}"
-    if float(text) == 0:
-        text = f"{points * value:+.{digits + 1}f}"
-    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+    return spoken_difference(value, points).replace("-", "−") if is_number(value) else NONE
 
 
 def _with_unit(value: Any, comparison: dict[str, Any]) -> str:
@@ -190,11 +183,8 @@ def _difference(comparison: dict[str, Any], cell: dict[str, Any]) -> dict[str, A
 
 def _verdict(comparison: dict[str, Any]) -> dict[str, Any]:
     """The answer in a word, the sentence, how it is shown, and the marks of the interval's picture."""
-    verdict, headline = comparison["verdict"], _headline(comparison)
-    if verdict is None:
-        sentence = "Base and the first arm share no finished seed with the most labels, so nothing can be said of it."
-        return {"answer": "No verdict", "sense": "open", "sentence": sentence, "more": "", "strip": None, "mean": ""}
-    answer = ANSWERS.get(verdict["word"], verdict["word"])
+    verdict, headline = comparison["verdict"] or NO_VERDICT, _headline(comparison)
+    answer = ANSWERS.get(verdict["word"], verdict["word"][:1].upper() + verdict["word"][1:])
     sentence = verdict["sentence"].removeprefix(f"{answer}: ")  # the answer stands above it
     return {
         "answer": answer,
@@ -204,12 +194,6 @@ def _verdict(comparison: dict[str, Any]) -> dict[str, Any]:
         "strip": _strip(headline, headline["mean"], _scale([headline])) if headline else None,
         "mean": _with_unit(headline["mean"], comparison) if headline else "",
     }
-
-
-def _better(difference: dict[str, Any], comparison: dict[str, Any]) -> str:
-    """In how many of the seeds the arm is better than base."""
-    sign = 1 if comparison["higher_is_better"] else -1
-    return f"{sum(sign * value > 0 for value in difference['each'])} of {len(difference['each'])}"
 
 
 def _key_facts(comparison: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -224,7 +208,7 @@ def _key_facts(comparison: dict[str, Any]) -> list[tuple[str, str, str]]:
     facts = [
         ("Change", _with_unit(headline["mean"], comparison), f"{comparison['score_name']}{lower}"),
         ("95 % interval", _difference_interval(headline, comparison["points"]), f"{arm} minus {comparison['base']}"),
-        ("Seeds better", _better(headline, comparison), "the same seeds in both"),
+        ("Seeds better", better_seeds(headline), "the same seeds in both"),
         ("Tested on", items, "the same for all arms"),
         ("Labelled rows", _count_text(rows_of(comparison, headline["fraction"])), f"{percent} of what there is"),
     ]
@@ -278,7 +262,7 @@ def _result_row(comparison: dict[str, Any], arm: str, fraction: float, scale: tu
         row |= {
             "difference": difference_text(difference["mean"], points),
             "difference_interval": _difference_interval(difference, points),
-            "better": _better(difference, comparison),
+            "better": better_seeds(difference),
             "p": _p_text(difference["p_value"]),
             "adjusted": NONE if row["is_headline"] else _p_text(difference["adjusted_p_value"]),
             "word": difference["word"],

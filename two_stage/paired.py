@@ -25,7 +25,6 @@ class Difference(NamedTuple):
     each: tuple[float, ...]  # arm minus base of each seed
     seed_sd: float  # standard deviation of `each`; nan with one seed
     item_error: float  # standard error of `mean` over draws of the test items; nan where hardly a draw has a score
-    degrees: int  # of freedom of seed_sd: seeds - 1; item_error has items - 1
     items: int
     level: float
 
@@ -89,7 +88,6 @@ def paired_difference(
         each=tuple(each.tolist()),
         seed_sd=seed_sd,
         item_error=item_error,
-        degrees=len(each) - 1,
         items=items,
         level=level,
     )
@@ -282,6 +280,7 @@ def verdict(
     points: float,
     higher_is_better: bool,
     p_value: float | None = None,
+    items_each: float = 1.0,
 ) -> Verdict:
     """Say what a difference is worth.
 
@@ -292,6 +291,8 @@ def verdict(
         points: what a score of 1 is called: 100 points for a share; 1 for a score in a unit of its own.
         higher_is_better: False for an error.
         p_value: adjusted for the number of comparisons, where this is one of many.
+        items_each: how many test items hold one that counts: sentences without an entity count for nothing, but whoever
+            gives more of them gives such ones, too.
 
     Returns:
         The verdict. It is "paid off" or "cost" only where the interval leaves out 0, and the adjusted p-value too is
@@ -318,7 +319,8 @@ def verdict(
         return Verdict("cannot tell", f"{spoken}, measured on too little for an interval.", "Give more test items.")
     if not any(difference.each) and difference.item_error == 0:
         return Verdict("cannot tell", f"Cannot tell: {name} left {score_name} as it was with every seed.", "")
-    return Verdict("cannot tell", f"{spoken} {_found(difference, points, sign)}.", _what_would_tell(difference, points))
+    more = _what_would_tell(difference, points, items_each)
+    return Verdict("cannot tell", f"{spoken} {_found(difference, points, sign)}.", more)
 
 
 def _what_it_did(mean: float, name: str, score_name: str, points: float, higher_is_better: bool) -> str:
@@ -332,14 +334,15 @@ def _what_it_did(mean: float, name: str, score_name: str, points: float, higher_
 
 def _found(difference: Difference, points: float, sign: float) -> str:
     """What the claim rests on: the interval, and how many seeds agree."""
-    low, high = (_number(end, points) for end in (difference.low, difference.high))
+    low, high = (spoken_difference(end, points, "") for end in (difference.low, difference.high))
     gained = sum(sign * each > 0 for each in difference.each)
     return f"({difference.level * 100:g} % interval {low} to {high}; {gained} of {len(difference.each)} seeds gained)"
 
 
-def _what_would_tell(difference: Difference, points: float) -> str:
+def _what_would_tell(difference: Difference, points: float, items_each: float) -> str:
     """More seeds or more items; where neither alone would do, more of both, and what the data rule out."""
     seeds, items = more_needed(difference)
+    items = None if items is None else math.ceil(items * items_each)
     by_seeds = None if seeds is None else f"about {seeds:,} more seed{'s' * (seeds != 1)}"
     by_items = None if items is None else f"about {_two_digits(items):,} more test item{'s' * (items != 1)}"
     if by_seeds or by_items:
@@ -372,14 +375,23 @@ def _two_digits(count: int) -> int:
     return -(-count // unit) * unit
 
 
-def _number(score: float, points: float, sign: str = "") -> str:
-    """A difference in points: tenths of a hundredth, thousandths of a unit; never -0.0."""
+def spoken_difference(score: float, points: float, sign: str = "+") -> str:
+    """A difference of scores as it is told everywhere: 0.021 is "+2.1" in points of 100, "+0.021" in those of 1.
+
+    What would be rounded to 0 keeps one digit more, as its sign says whether an interval leaves 0 out; 0 has no sign.
+
+    Args:
+        score: the difference.
+        points: what a score of 1 is called.
+        sign: "+" gives one to what is above 0 too, "" to what is below alone.
+    """
     digits = 1 if points >= 10 else 3
     if round(score * points, digits) == 0 != round(score * points, digits + 1):
-        digits += 1  # its sign says whether an interval leaves 0 out
-    return f"{round(score * points, digits) + 0.0:{sign}.{digits}f}"
+        digits += 1
+    told = round(score * points, digits)
+    return f"{told:{sign}.{digits}f}" if told else f"{0:.{digits}f}"
 
 
 def _amount(score: float, points: float, sign: str = "") -> str:
     """With its unit, where it has one."""
-    return _number(score, points, sign) + (" points" if points != 1 else "")
+    return spoken_difference(score, points, sign) + (" points" if points != 1 else "")
