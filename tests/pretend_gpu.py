@@ -31,7 +31,7 @@ class PretendTensor(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, raw: Tensor) -> "PretendTensor":
+    def __new__(cls: type["PretendTensor"], raw: Tensor) -> "PretendTensor":
         """Wrap the CPU's tensor, whose shape and strides it has."""
         tensor = Tensor._make_wrapper_subclass(
             cls, raw.shape, strides=raw.stride(), storage_offset=raw.storage_offset(), dtype=raw.dtype, device=DEVICE
