@@ -26,7 +26,7 @@ from two_stage.entity_scores import (
 from two_stage.intervals import bootstrap_intervals
 from two_stage.pictures import draw_confusion_matrix, draw_learning_curves, draw_reliability
 from two_stage.report import HEADLINES, Findings, markdown_cell
-from two_stage.scoring import with_intervals
+from two_stage.scoring import check_logits, with_intervals
 from two_stage.tag_schemes import tag_names
 from two_stage.tagged_sentences import Sentences
 
@@ -107,11 +107,13 @@ class EntitySplit:
         Args:
             evaluated: `predictions`, the logits of the words that a row answers for: (rows, words, labels);
                 `label_ids`, the first of them and how many they are: (rows, 2).
+
+        Raises:
+            FloatingPointError: see `check_logits`.
         """
         for row, (first, count) in zip(evaluated.predictions, evaluated.label_ids.tolist(), strict=True):
             self.logits[first : first + count] = row[:count, self.numbers]
-        if not np.isfinite(self.logits).all():
-            raise FloatingPointError("the model gives logits that are no finite numbers; its weights are broken")
+        check_logits(self.logits)
         self.decode()
         return self.scores() if self.is_labelled else {}
 

@@ -16,7 +16,7 @@ from two_stage.labelled_texts import Scale, Texts
 from two_stage.pictures import draw_confusion_matrix, draw_learning_curves, draw_reliability
 from two_stage.report import HEADLINES, Findings, markdown_cell
 from two_stage.scores import SentimentScores, confusion_matrix, label_scores, regression_scores, shade_scores
-from two_stage.scoring import with_intervals
+from two_stage.scoring import check_logits, with_intervals
 
 CALIBRATION = ("calibration_error", "negative_log_likelihood")
 # An interval of it would lie too high: what is biased by few texts is biased once more in a resample of them.
@@ -58,12 +58,16 @@ class SplitScores:
 
         Args:
             evaluated: `predictions`, a row's loss and logits: (rows, 1 + outputs); `label_ids`, its text: (rows,).
+
+        Raises:
+            FloatingPointError: see `check_logits`.
         """
         numbers, results = evaluated.label_ids, evaluated.predictions.astype(np.float64)
         sums = np.zeros((len(self.split), results.shape[1]))
         np.add.at(sums, numbers, results)
         means = sums / np.bincount(numbers, minlength=len(sums))[:, None]
         self.logits = means[:, 1:]
+        check_logits(self.logits)
         scores = {"loss": float(means[:, 0].mean())}
         return scores | self.scores() if self.split.gold is not None else scores
 
