@@ -36,7 +36,7 @@ from two_stage.files import check_files
 from two_stage.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
 from two_stage.labelled_texts import SENTIMENT_MODELS
 from two_stage.recipe import check_range, parse_settings
-from two_stage.tables import broken_text, read_rows, told
+from two_stage.tables import UsualColumns, read_rows, tagged_text, text_value
 from two_stage.tagged_sentences import ENTITY_MODELS
 
 MODELS: dict[str, type[PreTrainedModel]] = dict.fromkeys(SENTIMENT_MODELS, SentimentModel)
@@ -70,7 +70,7 @@ class Settings:
     )
     text_column: str = field(default="text", metadata={"help": "where a table has its texts"})
     text_pair_column: str = field(default="text_pair", metadata={"help": "and its second texts, of a model of pairs"})
-    tokens_column: str = field(default="tokens", metadata={"help": "where a row without a text has its words"})
+    tokens_column: str = field(default="tokens", metadata={"help": "where a row of words has them"})
     least_agreement: float = field(
         default=0.99, metadata={"help": "share of labels that int8 must give as the model does"}
     )
@@ -97,7 +97,7 @@ def comparison_texts(settings: Settings, checkpoint: Checkpoint) -> tuple[list[l
     """Texts to compare on, each with its second text if the model reads pairs, and where they came from.
 
     Raises:
-        Refusal: a file that cannot be read, or none of whose rows has a text.
+        Refusal: a file that cannot be read, or a row without a text.
     """
     paired = is_paired(checkpoint)
     there = [str(Path(checkpoint.name, name)) for name in PREDICTIONS if Path(checkpoint.name, name).is_file()]
@@ -105,17 +105,10 @@ def comparison_texts(settings: Settings, checkpoint: Checkpoint) -> tuple[list[l
     if not files:
         return [[text, "Marlow Shipping"] if paired else [text] for text in MADE_UP], "made-up texts"
     texts = []
-    for place, row in islice((row for path in files for row in read_rows(path)), MOST_TEXTS):
-        text = row.get(settings.text_column)
-        if text is None and isinstance(words := row.get(settings.tokens_column), list):
-            text = " ".join(map(str, words))
-        pair = [row.get(settings.text_pair_column)] if paired else []
-        if not all(isinstance(part, str) and part.strip() for part in [text, *pair]):
-            asked = "--text_column" + " and --text_pair_column" * paired
-            raise Refusal(f"{place}: no text in column {settings.text_column}; found {told(row)}; name it by {asked}")
-        if any(map(broken_text, [str(text), *map(str, pair)])):
-            raise Refusal(f"{place}: holds half of a character (a lone surrogate); mend the text")
-        texts.append([str(text), *map(str, pair)])
+    columns = UsualColumns(text_column=settings.text_column, tokens_column=settings.tokens_column)
+    for row in islice((row for path in files for row in read_rows(path)), MOST_TEXTS):
+        pair = [text_value(row, settings.text_pair_column, "text_pair_column")] if paired else []
+        texts.append([tagged_text(row, columns), *pair])
     if not texts:
         raise Refusal(f"{', '.join(files)}: no row in it; name another --test_file")
     return texts, ", ".join(Path(path).name for path in files)

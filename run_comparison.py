@@ -146,7 +146,7 @@ from two_stage.report import HEADLINES
 from two_stage.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
 from two_stage.seeds import check_seed_range
 from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
-from two_stage.tables import LABELLED_FORMATS, PlacedRow, read_rows, text_value
+from two_stage.tables import LABELLED_FORMATS, PlacedRow, UsualColumns, read_rows, tagged_text, text_value
 
 # --- Arms and their stage one -----------------------------------------------------------------------------------------
 
@@ -474,16 +474,15 @@ def write_texts(plan: Plan, folder: Path) -> None:
         raise Refusal(f"{plan.settings.stage_two}: names no train_file, whose texts {min(goes_on)} goes on with")
     for flag, name in TEXTS.items() if plan.pretraining else ():
         rows = (row for path in plan.stage_two_files(flag) for row in read_rows(path))
-        lines = (json.dumps({"text": row_text(row, recipe)}, ensure_ascii=False) + "\n" for row in rows)
+        texts = (row_text(row, plan.settings.task, recipe) for row in rows)
+        lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
         write_whole(folder / name, "".join(lines))
 
 
-def row_text(row: PlacedRow, recipe: dict[str, Any]) -> str:
-    """The text of a labelled row, as stage two's columns have it; of words, one blank between two."""
-    words = row[1].get(recipe.get("tokens_column", "tokens"))
-    if isinstance(words, list):
-        return " ".join(map(str, words))
-    return text_value(row, recipe.get("text_column", "text"), "text_column")
+def row_text(row: PlacedRow, task: str | None, recipe: dict[str, Any]) -> str:
+    """The text of a labelled row, as stage two reads it by the columns that its recipe names."""
+    columns = UsualColumns(**{flag: recipe[flag] for flag in vars(UsualColumns()) if flag in recipe})
+    return tagged_text(row, columns) if task == "ner" else text_value(row, columns.text_column, "text_column")
 
 
 def prepare_folder(plan: Plan) -> None:

@@ -15,7 +15,6 @@ import re
 import shutil
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,8 +36,10 @@ from two_stage.tables import (
     LARGEST,
     PlacedRow,
     Row,
+    UsualColumns,
     broken_text,
     column_value,
+    has_words,
     read_rows,
     text_value,
     told,
@@ -234,18 +235,6 @@ def ordered_labels(names: list[str]) -> tuple[list[str], bool]:
     return names, False
 
 
-@dataclass(frozen=True)
-class TagColumns:
-    """The columns that `read_sentence` looks into."""
-
-    tokens_column: str = "tokens"
-    tags_column: str = "ner_tags"
-    text_column: str = "text"
-    entities_column: str = "entities"
-    document_column: str = "document"
-    labels: list[str] | None = None
-
-
 def read_entities(
     files: list[str], asked: dict[str, str | None], tags: list[str] | None, seed: int, checkpoint: Checkpoint
 ) -> Labelled:
@@ -287,16 +276,18 @@ def entity_row(row: PlacedRow, asked: dict[str, str | None], tags: list[str] | N
         usual = next((names[name] for name in known if name in names), None)
         # an asked column that is not there may be that of the sentiment file
         name = asked[ours] if asked.get(ours) in row[1] else usual
-        found[ours] = None if name is None else row[1].get(name)
-    found["entities"] = found["entities"] if isinstance(found["entities"], list) else None  # "label" may be anything
-    pair = ("tokens", "ner_tags") if found["tokens"] is not None else ("text", "entities")
-    if any(found[name] is None for name in pair):
+        if name is not None and row[1].get(name) is not None:
+            found[ours] = row[1][name]
+    if not isinstance(found.get("entities"), list):  # "label" may be anything
+        found.pop("entities", None)
+    pair = ("tokens", "ner_tags") if has_words(found, UsualColumns()) else ("text", "entities")
+    if not found.keys() >= set(pair):
         raise Refusal(
             f"{row[0]}: no tokens and ner_tags, and no text and entities in it; found {told(row[1])}; name them with "
             "--tokens_column and --tags_column, or --text_column and --entities_column (CoNLL columns: a file .conll)"
         )
-    kept = {name: found[name] for name in (*pair, "document") if found[name] is not None}
-    sentence = read_sentence((row[0], kept), TagColumns(), tags)  # type: ignore[arg-type]  # other flags say where rows are
+    kept = {name: found[name] for name in (*pair, "document") if name in found}
+    sentence = read_sentence((row[0], kept), UsualColumns(), tags)
     if tags and "ner_tags" in kept:
         kept["ner_tags"] = sentence.tags
     if "entities" in kept:  # in one form, whatever tool wrote them

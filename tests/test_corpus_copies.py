@@ -187,15 +187,16 @@ def test_no_text_is_lost_between_two_batches(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_held_out_texts_of_every_format(tmp_path: Path) -> None:
-    """A text column goes before `tokens`."""
+    """A text as it stands goes before `tokens`."""
     (tmp_path / "a.csv").write_text("text,label\nSales rose .,up\n", encoding="utf-8")
     (tmp_path / "a.tsv").write_text("text\tlabel\nSales fell .\tdown\n", encoding="utf-8")
     rows = [{"tokens": ["Oslo", "fell"], "ner_tags": ["B-LOC", "O"]}, {"text": "as it stands", "tokens": ["as"]}]
+    rows.append({"text": None, "tokens": ["Turin", "grew"], "ner_tags": ["B-LOC", "O"]})
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     pyarrow.parquet.write_table(pyarrow.table({"tokens": [["a", "b"]]}), tmp_path / "a.parquet")
     (tmp_path / "a.conll").write_text("Lima B-LOC\nrose O\n\nPerth B-LOC\n", encoding="utf-8")
     files = [str(tmp_path / f"a.{kind}") for kind in ("csv", "tsv", "jsonl", "parquet", "conll")]
-    texts = ["Sales rose .", "Sales fell .", "Oslo fell", "as it stands", "a b", "Lima rose", "Perth"]
+    texts = ["Sales rose .", "Sales fell .", "Oslo fell", "as it stands", "Turin grew", "a b", "Lima rose", "Perth"]
     assert held_out_texts(files, "text") == texts
 
 
@@ -204,7 +205,7 @@ def test_held_out_texts_of_every_format(tmp_path: Path) -> None:
     [
         ({"headline": "x"}, "no column text; found headline"),
         ({"tokens": "a b"}, "no column text; found tokens"),
-        ({"tokens": ["a", 1]}, "no column text; found tokens"),
+        ({"tokens": ["a", 1]}, "column tokens must hold a list of words"),
         ({"text": " "}, "column text is empty"),
         ({"tokens": ["\ud800"]}, "half of a character"),
     ],

@@ -177,9 +177,9 @@ def test_a_graph_of_other_weights_is_noticed(sentiment: Path, exported: dict[str
         (["--checkpoint", "RUN", "--test_file", "none.csv"], "no such file"),
         (
             ["--checkpoint", "RUN", "--test_file", "TEXTS", "--text_column", "words"],
-            "row 1: no text in column words; found text, label",
+            "row 1: no column words; found text, label",
         ),
-        (["--checkpoint", "RUN", "--test_file", "HALF"], "row 1: holds half of a character"),
+        (["--checkpoint", "RUN", "--test_file", "HALF"], "row 1: column text holds half of a character"),
         (["--checkpoint", "RUN", "--least_agreement", "2"], "between 0 and 1"),
         (["--checkpoint", "RUN", "--int9"], "did you mean int8"),
     ],
@@ -214,10 +214,10 @@ def test_texts_of_several_files_end_at_the_most(
     """No row behind the last that is compared is read."""
     monkeypatch.setattr(export_onnx, "MOST_TEXTS", 3)
     (tmp_path / "a.csv").write_text("text\none\ntwo\n", encoding="utf-8")
-    (tmp_path / "b.csv").write_text('text\nthree\n""\n', encoding="utf-8")
-    files = [str(tmp_path / name) for name in ("a.csv", "b.csv", "gone.csv")]
+    (tmp_path / "b.jsonl").write_text('{"text": null, "tokens": ["three", "."]}\n{"text": ""}\n', encoding="utf-8")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.jsonl", "gone.csv")]
     texts, _ = export_onnx.comparison_texts(export_onnx.Settings(test_file=files), open_checkpoint(str(sentiment)))
-    assert texts == [["one"], ["two"], ["three"]]
+    assert texts == [["one"], ["two"], ["three ."]]
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(sentiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

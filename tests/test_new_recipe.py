@@ -161,6 +161,24 @@ def test_entities_of_other_tools_are_written_in_one_form(mine: Path, entity: Any
     assert row["entities"] == [{"start": 0, "end": 4, "label": "LOC"}]
 
 
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [{"text": "Oslo", "start": 0, "end": 4, "id": 0}],  # Prodigy's, each with its place in the text
+        "Oslo grew",
+    ],
+)
+def test_tokens_that_are_no_words_are_passed_over(mine: Path, tokens: Any) -> None:
+    """Where a row has a text and its entities, as run_ner.py does."""
+    spans = [{"start": 0, "end": 4, "label": "LOC"}]
+    rows = [{"text": f"Oslo grew {i} % .", "tokens": tokens, "spans": spans} for i in range(40)]
+    (mine / "spans.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    make("--entities", "spans.jsonl")
+    row = json.loads(Path("recipes/mine/data/ner_test.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row.keys() == {"text", "entities"}
+    assert row["entities"] == spans
+
+
 def test_columns_in_a_bio_file_are_read(mine: Path) -> None:
     """As run_ner.py reads them, by either of the two usual endings."""
     text = "".join(f"Oslo B-LOC\ngrew O\n{i} O\n\n" for i in range(40))

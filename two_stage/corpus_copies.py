@@ -9,7 +9,7 @@ from datasets.utils import tqdm
 
 from two_stage.exits import Refusal
 from two_stage.files import check_files
-from two_stage.tables import LABELLED_FORMATS, PlacedRow, broken_text, read_rows, text_value
+from two_stage.tables import LABELLED_FORMATS, PlacedRow, read_rows, text_value, word_list
 
 # --- Runs of tokens, hashed -------------------------------------------------------------------------------------------
 
@@ -229,14 +229,9 @@ def held_out_texts(files: list[str], text_column: str) -> list[str]:
 
 
 def _row_text(row: PlacedRow, text_column: str) -> str:
-    """The text of a labelled row, or its words joined; a Refusal where there is neither."""
-    place, values = row
-    words = values.get("tokens")
-    if text_column not in values and "text" in values:  # the corpus may call its column otherwise
-        return text_value(row, "text", "text_column")
-    if text_column in values or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        return text_value(row, text_column, "text_column")
-    text = " ".join(words)
-    if broken_text(text):
-        raise Refusal(f"{place}: column tokens holds half of a character (a lone surrogate); mend the text")
-    return text
+    """The text of a labelled row as it stands, for so a corpus would have it, else its words joined."""
+    # the corpus may call its column otherwise
+    column = next((name for name in (text_column, "text") if row[1].get(name) is not None), None)
+    if column is None and isinstance(row[1].get("tokens"), list):
+        return " ".join(word_list(row, "tokens"))
+    return text_value(row, column or text_column, "text_column")
