@@ -64,6 +64,7 @@ LOOKED_AT = 2000  # documents whose tokens are counted
 LEAST_STEPS = 300  # of stage one, as long as that takes no step of fewer than 32 pairs
 MIN_STEPS = 200  # of stage two, however few its rows
 TOKENS_A_PAIR = 0.6  # of max_length: what a pair takes of a corpus, on newswire and on the quickstart's
+THERE_ALREADY = "is there already, and nothing is written over; give another name, or move it"
 Lines = list[tuple[str, Any, str]]  # a recipe's keys, values and comments
 
 # --- What is in the files ---------------------------------------------------------------------------------------------
@@ -542,7 +543,7 @@ def main(argv: list[str] | None = None) -> None:
         raise Refusal(f"{args.name}: a name of letters, digits, - and _ is needed: it becomes a folder's")
     folder = args.folder or Path("recipes") / args.name
     if folder.exists():
-        raise Refusal(f"{folder}: is there already, and nothing is written over; give another name, or move it")
+        raise Refusal(f"{folder}: {THERE_ALREADY}")
     if not next(parent for parent in folder.absolute().parents if parent.exists()).is_dir():
         raise Refusal(f"{folder}: a file is in the way; name another --folder")
     given = {"sentiment": args.sentiment, "ner": args.entities}
@@ -561,11 +562,26 @@ def main(argv: list[str] | None = None) -> None:
             args.entities, asked | {"text": args.text_column}, args.labels, args.seed, checkpoint
         )
     corpus = read_corpus(args.corpus, args.corpus_column, checkpoint)
+    claim(folder)
     try:
         write_recipe(args.name, folder, corpus, made, checkpoint)
     except BaseException:  # Ctrl-C too: half a folder would be "there already" to the next call
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def claim(folder: Path) -> None:
+    """Make the folder, which is from then on this call's own, to fill and to remove.
+
+    Raises:
+        Refusal: another call has made it since this one looked, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise Refusal(f"{folder}: {THERE_ALREADY}") from error
+    except OSError as error:
+        raise Refusal(f"{folder}: cannot be made: {error.strerror}; name another --folder") from error
 
 
 def write_recipe(name: str, folder: Path, corpus: Corpus, made: dict[str, Labelled], checkpoint: Checkpoint) -> None:

@@ -323,6 +323,26 @@ def test_a_folder_is_whole_or_not_there(mine: Path, monkeypatch: pytest.MonkeyPa
     assert not Path("recipes/mine").exists()
 
 
+def test_a_folder_that_another_call_made_meanwhile_is_left_alone(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both began when there was none, and the other was done first."""
+    own = new_recipe.read_corpus
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(new_recipe, "read_corpus", own)
+        make("--sentiment", "texts.csv")
+        return own(*args)
+
+    monkeypatch.setattr(new_recipe, "read_corpus", overtaken)
+    with pytest.raises(Refusal, match="recipes/mine: is there already"):
+        make("--entities", "sentences.jsonl")
+    assert {path.name for path in Path("recipes/mine").glob("*.yaml")} == {
+        "pretraining.yaml",
+        "sentiment.yaml",
+        "comparison.yaml",
+    }
+    assert Path("recipes/mine/README.md").exists()
+
+
 @pytest.mark.parametrize("name", ["../up", "a b", "", "-x.yaml"])
 def test_names_that_are_no_folders_name_are_refused(name: str) -> None:
     """A name becomes a path."""
