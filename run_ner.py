@@ -152,6 +152,7 @@ from transformers import BertForTokenClassification, PreTrainedTokenizerBase, se
 
 from two_stage.batches import longest_first, pad_rows, repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
+from two_stage.checkpoints import told_if_unwritten
 from two_stage.entity_results import EntitySplit, prediction_lines, spoken_counts, write_predictions, write_results
 from two_stage.handoff import load_model, open_checkpoint, settled_reading
 from two_stage.layers import check_freezing, check_unfreezing
@@ -484,10 +485,11 @@ def fine_tune(task: NerTask) -> dict[str, float]:
     scores["total_runtime"] = time.time() - task.started
     findings = Findings(facts)
     if trainer.is_world_process_zero():
-        findings = write_results(task.run.folder, scored, trainer.state.log_history, facts)
-        if "test" in scored:
-            found = write_predictions(task.run.folder / "predictions.jsonl", scored["test"])
-            say(f"Found in test: {spoken_counts(found)}")
+        with told_if_unwritten(task.run.folder, "its checkpoints are intact"):
+            findings = write_results(task.run.folder, scored, trainer.state.log_history, facts)
+            if "test" in scored:
+                found = write_predictions(task.run.folder / "predictions.jsonl", scored["test"])
+                say(f"Found in test: {spoken_counts(found)}")
     finish_run(trainer, task.run, task.lineage, scores, model_card(model, reading), findings)
     return scores
 

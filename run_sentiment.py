@@ -152,6 +152,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.batches import repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
+from two_stage.checkpoints import told_if_unwritten
 from two_stage.handoff import SavedAsStock, load_model, open_checkpoint
 from two_stage.labelled_texts import (
     Reading,
@@ -420,10 +421,11 @@ def fine_tune(task: SentimentTask) -> dict[str, float]:
     scores["total_runtime"] = time.time() - task.started
     findings = Findings(facts)
     if trainer.is_world_process_zero():
-        labelled = {name: split for name, split in scored.items() if split.is_labelled}
-        findings = write_results(task.run.folder, labelled, trainer.state.log_history, facts)
-        if "test" in scored:
-            write_predictions(task.run.folder / "predictions.csv", scored["test"])
+        with told_if_unwritten(task.run.folder, "its checkpoints are intact"):
+            labelled = {name: split for name, split in scored.items() if split.is_labelled}
+            findings = write_results(task.run.folder, labelled, trainer.state.log_history, facts)
+            if "test" in scored:
+                write_predictions(task.run.folder / "predictions.csv", scored["test"])
     finish_run(trainer, task.run, task.lineage, scores, model_card(model, scale, reading), findings)
     return scores
 
