@@ -135,7 +135,7 @@ def test_full_at_the_end(small: Call, disk: SmallDisk) -> None:
 
 
 @pytest.mark.parametrize("script", ["sentiment", "ner"])
-@pytest.mark.parametrize("name", ["write_results", "write_predictions"])
+@pytest.mark.parametrize("name", ["write_label_scores", "write_predictions"])
 def test_full_when_scores_and_predictions_are_written(
     script: str,
     name: str,

@@ -23,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 import run_sentiment
 from run_sentiment import SentimentArguments, SentimentConfig, SentimentModel, SentimentTrainer
 from tests.conftest import SHADES, made_up_sentence
-from two_stage import report, sentiment_results
+from two_stage import label_scores, report, sentiment_results
 from two_stage.calibration import fit_temperature, softmax
 from two_stage.exits import Refusal
 from two_stage.handoff import file_sha256
@@ -62,8 +62,9 @@ def call(tiny_folder: Path, files: dict[str, str]) -> list[str]:
 def no_pictures() -> Iterator[None]:
     """Draw nothing: tests/test_pictures.py and tests/test_scripts.py look at pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_confusion_matrix", "draw_reliability", "draw_learning_curves"):
-            patch.setattr(sentiment_results, name, lambda *_: False)
+        patch.setattr(sentiment_results, "draw_confusion_matrix", lambda *_: None)
+        patch.setattr(label_scores, "draw_reliability", lambda *_: None)
+        patch.setattr(label_scores, "draw_learning_curves", lambda *_: False)
         yield
 
 
