@@ -275,7 +275,7 @@ def head_settings(task: SentimentTask, scale: Scale) -> dict[str, Any]:
             typed, trained = getattr(settings, name), getattr(config, name, stock)
             if typed not in (None, trained):
                 raise Refusal(f"--{name} {typed}: checkpoint {checkpoint.name} was trained with {trained}")
-        if getattr(config, "reads_pairs", pairs) != pairs:
+        if checkpoint.reads_pairs not in (None, pairs):
             asks = "one text a row" if pairs else "two texts a row: name the second with --text_pair_column"
             raise Refusal(f"checkpoint {checkpoint.name}: was trained on {asks}")
     head: dict[str, Any] = {"pooling": settings.pooling, "head_hidden_size": settings.head_hidden_size}

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,28 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(Refusal, match=needle):
         export_onnx.main([*(places.get(flag, flag) for flag in flags), "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("same", [6, 7])
+def test_what_just_agrees_enough_is_kept_and_nothing_is_said(
+    same: int, sentiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """7 of 100 is not less than 0.07, though 0.07 x 100 of floats is more than 7."""
+    for name in ("export", "quantize"):
+        monkeypatch.setattr(export_onnx, name, lambda *given: given[-1].write_bytes(b"graph"))
+    monkeypatch.setattr(export_onnx, "compare", lambda *_: export_onnx.Comparison(0.0, 1.0, 100, same, 1.0, 1.0))
+    call = [
+        "--checkpoint",
+        str(sentiment),
+        "--int8",
+        "--least_agreement",
+        "0.07",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    with pytest.raises(Failure, match="was not kept") if same == 6 else nullcontext():
+        export_onnx.main(call)
+    assert (tmp_path / "out" / "model_int8.onnx").exists() == (same == 7)
 
 
 @pytest.mark.parametrize("reading", [[128], {"max_length": "128"}])
