@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a clone with no 
 
 from two_stage.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
 from two_stage.exits import OneLineParser, Refusal, run_script, say
-from two_stage.files import check_files, file_format
+from two_stage.files import check_files, file_format, nearest_existing
 from two_stage.handoff import Checkpoint, open_checkpoint
 from two_stage.labelled_texts import label_name
 from two_stage.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
@@ -387,13 +387,18 @@ def pretraining_lines(
     if corpus.documents * fraction < 2:
         fraction = round(2.1 / corpus.documents, 3)
     held_out = [f"{folder}/data/{stem}_test.{ENDINGS[stem]}" for stem in made]
-    lines: Lines = [
+    of_tables: Lines = [("text_column", corpus.column, "")] if corpus.column != "text" else []
+    why = f"{corpus.lone:.0%} of the documents are one sentence: there is no next one to tell"
+    of_sentences: Lines = [("no_next_sentence", True, why)] if corpus.lone > 0.5 else []
+    return [
         ("checkpoint", checkpoint.name, "recipes/README.md lists others"),
         ("train_file", corpus.files if len(corpus.files) > 1 else corpus.files[0], f"{corpus.documents:,} documents"),
+        *of_tables,
         ("output_dir", f"{outputs}/pretraining", ""),
         ("validation_fraction", fraction, f"{round(corpus.documents * fraction):,} documents, whole ones"),
         ("held_out_file", held_out, "test texts of stage two: are they in the corpus? it is said if they are"),
         ("max_length", length, ""),
+        *of_sentences,
         ("per_device_train_batch_size", 32, ""),
         ("gradient_accumulation_steps", times, f"{32 * times} pairs a step"),
         (
@@ -405,12 +410,6 @@ def pretraining_lines(
         ("save_strategy", "epoch", ""),
         ("seed", 42, ""),
     ]
-    if corpus.column != "text":
-        lines.insert(2, ("text_column", corpus.column, ""))
-    if corpus.lone > 0.5:
-        why = f"{corpus.lone:.0%} of the documents are one sentence: there is no next one to tell"
-        lines.insert(-6, ("no_next_sentence", True, why))
-    return lines
 
 
 def sentiment_lines(made: Labelled, folder: Path, outputs: str, most: int) -> Lines:
@@ -498,7 +497,7 @@ def readme_text(
     """What the folder is, the commands in their order, and what is to be filled in."""
     flags = {"pretraining": "run_pretraining.py", "sentiment": "run_sentiment.py", "ner": "run_ner.py"}
     stages = ["pretraining", *made]
-    look = "\n".join(f"python {flags[stage]} --recipe {folder}/{stage}.yaml --check_only" for stage in stages[:1])
+    look = f"python run_pretraining.py --recipe {folder}/pretraining.yaml --check_only"
     run = "\n".join(f"python {flags[stage]} --recipe {folder}/{stage}.yaml" for stage in stages)
     counts = {stem: " / ".join(f"{len(rows):,}" for rows in each.splits.values()) for stem, each in made.items()}
     rows = "".join(
@@ -544,7 +543,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = args.folder or Path("recipes") / args.name
     if folder.exists():
         raise Refusal(f"{folder}: {THERE_ALREADY}")
-    if not next(parent for parent in folder.absolute().parents if parent.exists()).is_dir():
+    if not nearest_existing(folder).is_dir():
         raise Refusal(f"{folder}: a file is in the way; name another --folder")
     given = {"sentiment": args.sentiment, "ner": args.entities}
     if not any(given.values()):
