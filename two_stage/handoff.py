@@ -406,16 +406,13 @@ def new_tensors(model: PreTrainedModel, checkpoint: Checkpoint) -> list[str]:
     return [name for name, _ in model.named_parameters() if name not in there]
 
 
-def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[str, ...]) -> int:
+def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[str, ...]) -> None:
     """Compare every tensor under `bert.` with the checkpoint's file, bit for bit, and leave none of the file's behind.
 
     Args:
         model: as loaded, before any step.
         checkpoint: what it was loaded from; it has weights.
         new: prefixes of the tensors that the file may lack; one that it has is compared all the same.
-
-    Returns:
-        How many tensors were compared.
 
     Raises:
         Refusal: one is missing from the file, differs from it, or stands in the file and not in the model; or it
@@ -434,7 +431,6 @@ def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[st
     unused = sorted(name for name in sources.keys() - tensors.keys() if not name.startswith(MAY_STAY_BEHIND))
     if unused:
         raise Refusal(f"checkpoint {checkpoint.name}: its config.json makes a model without {_few(unused)}")
-    return len(tensors.keys() & sources.keys())
 
 
 def encoder_name(key: str) -> str | None:
