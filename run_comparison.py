@@ -481,7 +481,7 @@ def write_texts(plan: Plan, folder: Path) -> None:
 
 def row_text(row: PlacedRow, task: str | None, recipe: dict[str, Any]) -> str:
     """The text of a labelled row, as stage two reads it by the columns that its recipe names."""
-    columns = UsualColumns(**{flag: recipe[flag] for flag in vars(UsualColumns()) if flag in recipe})
+    columns = UsualColumns(**{flag: str(recipe[flag]) for flag in vars(UsualColumns()) if flag in recipe})
     return tagged_text(row, columns) if task == "ner" else text_value(row, columns.text_column, "text_column")
 
 
