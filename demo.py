@@ -37,7 +37,7 @@ import run_ner
 import run_sentiment
 from two_stage.entity_results import EntitySplit, spans_found
 from two_stage.exits import OneLineParser, Refusal, Stopped, run_script, say
-from two_stage.handoff import TASK_MODELS, Checkpoint, load_model, open_checkpoint, settled_reading
+from two_stage.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
 from two_stage.labelled_texts import SENTIMENT_MODELS, Reading, Scale, Texts, tokenize_texts, trained_scale
 from two_stage.redaction import redacted
 from two_stage.report import score_lines
@@ -67,7 +67,11 @@ class Model(Protocol):
     checkpoint: Checkpoint
 
     def read(self, text: str, pair: str) -> dict[str, Any]:
-        """What the page shows of a text."""
+        """What the page shows of a text.
+
+        Raises:
+            FloatingPointError: the model's weights are broken.
+        """
 
 
 class Shades:
@@ -78,7 +82,7 @@ class Shades:
     def __init__(self, checkpoint: Checkpoint, scale: Scale) -> None:
         self.checkpoint, self.scale = checkpoint, scale
         self.reading = settled_reading(Reading(), dict.fromkeys(Reading._fields), checkpoint)
-        self.reads_pairs = bool(getattr(checkpoint.config, "reads_pairs", False))
+        self.reads_pairs = bool(checkpoint.reads_pairs)
         self.model = load_model(run_sentiment.SentimentModel, checkpoint, new=()).eval()
 
     def read(self, text: str, pair: str) -> dict[str, Any]:
@@ -161,16 +165,9 @@ class Finder:
 
 
 def logits_of(model: nn.Module, inputs: dict[str, torch.Tensor]) -> np.ndarray:
-    """The logits of a batch, (rows, …, labels).
-
-    Raises:
-        FloatingPointError: not all of them are numbers.
-    """
+    """The logits of a batch, (rows, …, labels)."""
     with torch.inference_mode():
-        logits = model(**inputs).logits.float().numpy()
-    if not np.isfinite(logits).all():
-        raise FloatingPointError("the model gives logits that are no finite numbers; its weights are broken")
-    return logits
+        return model(**inputs).logits.float().numpy()
 
 
 def text_parts(text: str, entities: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -192,10 +189,9 @@ def open_model(folder: str) -> Model:
         Refusal: it is no folder of stage two, or see `open_checkpoint` and `load_model`.
     """
     checkpoint = open_checkpoint(folder)
-    found = next((name for name in checkpoint.config.architectures or [] if name in TASK_MODELS), None)
-    if found is None:
+    if checkpoint.task_model is None:
         raise Refusal(f"checkpoint {folder}: is no model of sentiment or entities; name a folder that stage two left")
-    if found in SENTIMENT_MODELS:
+    if checkpoint.task_model in SENTIMENT_MODELS:
         scale = trained_scale(checkpoint)
         assert scale is not None
         return Shades(checkpoint, scale)

@@ -36,7 +36,7 @@ from two_stage.files import check_files
 from two_stage.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
 from two_stage.labelled_texts import SENTIMENT_MODELS
 from two_stage.recipe import check_range, parse_settings
-from two_stage.tables import broken_text, read_rows, told
+from two_stage.tables import UsualColumns, read_rows, tagged_text, text_value
 from two_stage.tagged_sentences import ENTITY_MODELS
 
 MODELS: dict[str, type[PreTrainedModel]] = dict.fromkeys(SENTIMENT_MODELS, SentimentModel)
@@ -44,6 +44,7 @@ MODELS |= dict.fromkeys(ENTITY_MODELS, BertForTokenClassification)
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio", "txt")
 PREDICTIONS = ("predictions.csv", "predictions.jsonl")  # of the run itself: texts to compare on
+INT8 = "model_int8.onnx"  # left only where it answers as the model does
 MOST_TEXTS, BATCH = 2000, 16  # compared on, and at once
 MOST_DIFFERENCE = 1e-5  # between logits, as a share of the greatest where that is over 1: floats have 7 digits
 FEW_ANSWERS = 100  # of which one that differs is a per cent
@@ -70,7 +71,7 @@ class Settings:
     )
     text_column: str = field(default="text", metadata={"help": "where a table has its texts"})
     text_pair_column: str = field(default="text_pair", metadata={"help": "and its second texts, of a model of pairs"})
-    tokens_column: str = field(default="tokens", metadata={"help": "where a row without a text has its words"})
+    tokens_column: str = field(default="tokens", metadata={"help": "where a row of words has them"})
     least_agreement: float = field(
         default=0.99, metadata={"help": "share of labels that int8 must give as the model does"}
     )
@@ -97,25 +98,18 @@ def comparison_texts(settings: Settings, checkpoint: Checkpoint) -> tuple[list[l
     """Texts to compare on, each with its second text if the model reads pairs, and where they came from.
 
     Raises:
-        Refusal: a file that cannot be read, or none of whose rows has a text.
+        Refusal: a file that cannot be read, or a row without a text.
     """
-    paired = is_paired(checkpoint)
+    paired = bool(checkpoint.reads_pairs)
     there = [str(Path(checkpoint.name, name)) for name in PREDICTIONS if Path(checkpoint.name, name).is_file()]
     files = settings.test_file or there[:1]
     if not files:
         return [[text, "Marlow Shipping"] if paired else [text] for text in MADE_UP], "made-up texts"
     texts = []
-    for place, row in islice((row for path in files for row in read_rows(path)), MOST_TEXTS):
-        text = row.get(settings.text_column)
-        if text is None and isinstance(words := row.get(settings.tokens_column), list):
-            text = " ".join(map(str, words))
-        pair = [row.get(settings.text_pair_column)] if paired else []
-        if not all(isinstance(part, str) and part.strip() for part in [text, *pair]):
-            asked = "--text_column" + " and --text_pair_column" * paired
-            raise Refusal(f"{place}: no text in column {settings.text_column}; found {told(row)}; name it by {asked}")
-        if any(map(broken_text, [str(text), *map(str, pair)])):
-            raise Refusal(f"{place}: holds half of a character (a lone surrogate); mend the text")
-        texts.append([str(text), *map(str, pair)])
+    columns = UsualColumns(text_column=settings.text_column, tokens_column=settings.tokens_column)
+    for row in islice((row for path in files for row in read_rows(path)), MOST_TEXTS):
+        pair = [text_value(row, settings.text_pair_column, "text_pair_column")] if paired else []
+        texts.append([tagged_text(row, columns), *pair])
     if not texts:
         raise Refusal(f"{', '.join(files)}: no row in it; name another --test_file")
     return texts, ", ".join(Path(path).name for path in files)
@@ -270,10 +264,9 @@ def open_model(checkpoint: Checkpoint) -> PreTrainedModel:
     Raises:
         Refusal: a folder without a head that was trained, or what `load_model` refuses.
     """
-    found = next((name for name in checkpoint.config.architectures or [] if name in MODELS), None)
-    if found is None:
+    if checkpoint.task_model is None:
         raise Refusal(f"checkpoint {checkpoint.name}: is no model of stage two; name a folder that it left")
-    return load_model(MODELS[found], checkpoint, new=()).eval()
+    return load_model(MODELS[checkpoint.task_model], checkpoint, new=()).eval()
 
 
 def report(name: str, path: Path, result: Comparison, texts: int, source: str) -> dict[str, Any]:
@@ -323,7 +316,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     say(f"Written: {folder}")
-    if figures["int8"] and figures["int8"]["same_labels"] < settings.least_agreement * figures["int8"]["labels"]:
+    if settings.int8 and not (folder / INT8).exists():
         raise Failure(
             f"{folder}: the int8 model gives other labels too often, {1 - settings.least_agreement:.2%} being allowed "
             "(--least_agreement), and was not kept; model.onnx is there"
@@ -355,8 +348,9 @@ def export_checked(
     Raises:
         Failure: the graph's logits are not the model's.
     """
-    path, quantized = folder / "model.onnx", folder / "model_int8.onnx"
-    example = checkpoint.tokenizer(*[[text] * 2 for text in ["Profit rose .", "Oslo"][: 1 + is_paired(checkpoint)]])
+    path, quantized = folder / "model.onnx", folder / INT8
+    parts = ["Profit rose .", "Oslo"] if checkpoint.reads_pairs else ["Profit rose ."]
+    example = checkpoint.tokenizer(*[[text] * 2 for text in parts])
     export(model, {name: torch.tensor(rows) for name, rows in example.items()}, path)
     result = compare(model, path, given)
     figures: dict[str, Any] = {"weights_sha256": checkpoint.weights_sha256}
@@ -371,7 +365,7 @@ def export_checked(
         result = compare(model, quantized, given)
         if result.answers < FEW_ANSWERS:
             say(f"! {result.answers} answers tell little of int8; compare on texts of your own, by --test_file")
-        figures["int8"] = report("model_int8.onnx", quantized, result, *compared_on)
+        figures["int8"] = report(INT8, quantized, result, *compared_on)
         if result.agreement < settings.least_agreement:
             quantized.unlink()
     model.config.architectures = [getattr(model, "stock_class", type(model).__name__)]  # the head is in the graph
@@ -379,11 +373,6 @@ def export_checked(
     checkpoint.tokenizer.save_pretrained(folder)
     write_whole(folder / "export.json", json.dumps(figures, indent=1) + "\n")
     return figures
-
-
-def is_paired(checkpoint: Checkpoint) -> bool:
-    """Whether the model reads two texts a row."""
-    return bool(getattr(checkpoint.config, "reads_pairs", False))
 
 
 if __name__ == "__main__":

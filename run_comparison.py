@@ -142,7 +142,7 @@ from two_stage.checkpoints import write_whole
 from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison_report import write_report
 from two_stage.files import check_files
-from two_stage.handoff import TASK_MODELS, Checkpoint, open_checkpoint
+from two_stage.handoff import Checkpoint, open_checkpoint
 from two_stage.lineage import trace_lineage
 from two_stage.redaction import redacted, redacted_values
 from two_stage.report import HEADLINES
@@ -150,7 +150,7 @@ from two_stage.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, o
 from two_stage.seeds import check_seed_range
 from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
 from two_stage.sources import SPLITS, Source, split_sources
-from two_stage.tables import LABELLED_FORMATS, PlacedRow, read_rows, text_value
+from two_stage.tables import LABELLED_FORMATS, PlacedRow, UsualColumns, read_rows, tagged_text, text_value
 
 # --- Arms and their stage one -----------------------------------------------------------------------------------------
 
@@ -436,7 +436,7 @@ def trace_stages(plan: Plan, base: Checkpoint) -> dict[str, str]:
     hashes = {}
     for arm in plan.ready_arms:
         found = open_checkpoint(arm.checkpoint)
-        is_trained = any(name in TASK_MODELS for name in found.config.architectures or [])
+        is_trained = found.task_model is not None
         if arm.name != "heads_as_is" and (is_trained or found.weights is None):
             what = "is a trained model of stage two, head and all" if is_trained else "has no weights"
             raise Refusal(f"--stage_one {arm.checkpoint}: {what}; name the folder that run_pretraining.py left")
@@ -521,16 +521,15 @@ def write_texts(plan: Plan, folder: Path) -> None:
         raise Refusal(f"{plan.settings.stage_two}: names no train_file, whose texts {min(goes_on)} goes on with")
     for flag, name in TEXTS.items() if plan.pretraining else ():
         rows = (row for path in plan.stage_two_files(flag) for row in read_rows(path))
-        lines = (json.dumps({"text": row_text(row, recipe)}, ensure_ascii=False) + "\n" for row in rows)
+        texts = (row_text(row, plan.settings.task, recipe) for row in rows)
+        lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
         write_whole(folder / name, "".join(lines))
 
 
-def row_text(row: PlacedRow, recipe: dict[str, Any]) -> str:
-    """The text of a labelled row, as stage two's columns have it; of words, one blank between two."""
-    words = row[1].get(recipe.get("tokens_column", "tokens"))
-    if isinstance(words, list):
-        return " ".join(map(str, words))
-    return text_value(row, recipe.get("text_column", "text"), "text_column")
+def row_text(row: PlacedRow, task: str | None, recipe: dict[str, Any]) -> str:
+    """The text of a labelled row, as stage two reads it by the columns that its recipe names."""
+    columns = UsualColumns(**{flag: str(recipe[flag]) for flag in vars(UsualColumns()) if flag in recipe})
+    return tagged_text(row, columns) if task == "ner" else text_value(row, columns.text_column, "text_column")
 
 
 def prepare_folder(plan: Plan) -> None:

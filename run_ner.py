@@ -152,10 +152,11 @@ from transformers import BertForTokenClassification, PreTrainedTokenizerBase, se
 
 from two_stage.batches import longest_first, pad_rows, repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
-from two_stage.entity_results import EntitySplit, prediction_lines, spoken_counts, write_predictions, write_results
+from two_stage.checkpoints import told_if_unwritten
+from two_stage.entity_results import EntitySplit, prediction_lines, spoken_counts, write_label_scores, write_predictions
 from two_stage.handoff import load_model, open_checkpoint, settled_reading
 from two_stage.layers import check_freezing, check_unfreezing
-from two_stage.report import Card, Findings, finish_run
+from two_stage.report import Card, Findings, finish_run, model_limits
 from two_stage.runs import begin_run, left_as_it_is, open_run
 from two_stage.scoring import score_splits
 from two_stage.tables import PlacedRow
@@ -369,16 +370,12 @@ def model_card(model: BertForTokenClassification, reading: Reading) -> Card:
         'entities("Shares of Marlow Shipping rose in Oslo.")'
     )
     limits = [
-        "It was trained on texts of one kind: of others, expect less than these scores.",
         "A pipeline takes each word's likeliest tag and cuts what is too long; run_ner.py reads all of a text, in "
         "windows, and gives legal tags.",
     ]
     if reading.label_pieces == "first":
         limits.append('Only the first piece of a word learned its tag: take aggregation_strategy="first".')
-    temperature = getattr(model.config, "head_temperature", None)
-    how = f"calibrated on the validation words, temperature {temperature:.3f}" if temperature else "not calibrated"
-    limits.append(f"Its probabilities were {how}; on texts of another kind they mean less.")
-    return Card("Entities", usage, tuple(limits), "token-classification")
+    return Card("Entities", usage, model_limits(limits, model.config, "words"), "token-classification")
 
 
 def answer(
@@ -484,10 +481,11 @@ def fine_tune(task: NerTask) -> dict[str, float]:
     scores["total_runtime"] = time.time() - task.started
     findings = Findings(facts)
     if trainer.is_world_process_zero():
-        findings = write_results(task.run.folder, scored, trainer.state.log_history, facts)
-        if "test" in scored:
-            found = write_predictions(task.run.folder / "predictions.jsonl", scored["test"])
-            say(f"Found in test: {spoken_counts(found)}")
+        with told_if_unwritten(task.run.folder, "its checkpoints are intact"):
+            findings = write_label_scores(task.run.folder, scored, trainer.state.log_history, facts)
+            if "test" in scored:
+                found = write_predictions(task.run.folder / "predictions.jsonl", scored["test"])
+                say(f"Found in test: {spoken_counts(found)}")
     finish_run(trainer, task.run, task.lineage, scores, model_card(model, reading), findings)
     return scores
 

@@ -152,6 +152,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from two_stage.batches import repeated_rows
 from two_stage.bulk import check_bulk, look_through, predict_rows
+from two_stage.checkpoints import told_if_unwritten
 from two_stage.handoff import SavedAsStock, load_model, open_checkpoint
 from two_stage.labelled_texts import (
     Reading,
@@ -166,7 +167,7 @@ from two_stage.labelled_texts import (
 )
 from two_stage.last_layer import can_read_few, let_last_layer_read_few
 from two_stage.layers import check_freezing, check_unfreezing
-from two_stage.report import Card, Findings, finish_run
+from two_stage.report import Card, Findings, finish_run, model_limits
 from two_stage.runs import begin_run, left_as_it_is, open_run
 from two_stage.scoring import score_splits
 from two_stage.sentiment_results import (
@@ -174,8 +175,8 @@ from two_stage.sentiment_results import (
     csv_text,
     prediction_header,
     prediction_rows,
+    write_label_scores,
     write_predictions,
-    write_results,
 )
 from two_stage.tables import PlacedRow
 from two_stage.task import Task, check_task, trace_task
@@ -274,7 +275,7 @@ def head_settings(task: SentimentTask, scale: Scale) -> dict[str, Any]:
             typed, trained = getattr(settings, name), getattr(config, name, stock)
             if typed not in (None, trained):
                 raise Refusal(f"--{name} {typed}: checkpoint {checkpoint.name} was trained with {trained}")
-        if getattr(config, "reads_pairs", pairs) != pairs:
+        if checkpoint.reads_pairs not in (None, pairs):
             asks = "one text a row" if pairs else "two texts a row: name the second with --text_pair_column"
             raise Refusal(f"checkpoint {checkpoint.name}: was trained on {asks}")
     head: dict[str, Any] = {"pooling": settings.pooling, "head_hidden_size": settings.head_hidden_size}
@@ -339,18 +340,13 @@ def model_card(model: SentimentModel, scale: Scale, reading: Reading) -> Card:
         f'shades = pipeline("text-classification", model="FOLDER", top_k=None{raw})\n'
         f"shades({text}, truncation=True, max_length={reading.max_length})"
     )
-    limits = ["It was trained on texts of one kind: of others, expect less than these scores."]
-    limits.append("It learned what its annotators thought, and on neighbouring shades annotators differ.")
+    limits = ["It learned what its annotators thought, and on neighbouring shades annotators differ."]
     if reading.long_text != "head":
         limits.append(
             f"Of a long text a pipeline reads the head; run_sentiment.py reads it as trained: {reading.long_text}."
         )
-    if not scale.is_regression:
-        temperature = getattr(model.config, "head_temperature", None)
-        how = f"calibrated on the validation texts, temperature {temperature:.3f}" if temperature else "not calibrated"
-        limits.append(f"Its probabilities were {how}; on texts of another kind they mean less.")
     title = "Scores of sentiment" if scale.is_regression else "Sentiment in ordered shades"
-    return Card(title, usage, tuple(limits), "text-classification")
+    return Card(title, usage, model_limits(limits, model.config, "texts"), "text-classification")
 
 
 def answer(rows: list[PlacedRow], trainer: SentimentTrainer, settings: Settings, scale: Scale, reading: Reading) -> str:
@@ -420,10 +416,10 @@ def fine_tune(task: SentimentTask) -> dict[str, float]:
     scores["total_runtime"] = time.time() - task.started
     findings = Findings(facts)
     if trainer.is_world_process_zero():
-        labelled = {name: split for name, split in scored.items() if split.is_labelled}
-        findings = write_results(task.run.folder, labelled, trainer.state.log_history, facts)
-        if "test" in scored:
-            write_predictions(task.run.folder / "predictions.csv", scored["test"])
+        with told_if_unwritten(task.run.folder, "its checkpoints are intact"):
+            findings = write_label_scores(task.run.folder, scored, trainer.state.log_history, facts)
+            if "test" in scored:
+                write_predictions(task.run.folder / "predictions.csv", scored["test"])
     finish_run(trainer, task.run, task.lineage, scores, model_card(model, scale, reading), findings)
     return scores
 

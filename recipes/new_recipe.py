@@ -15,7 +15,6 @@ import re
 import shutil
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a clone with no 
 
 from two_stage.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
 from two_stage.exits import OneLineParser, Refusal, run_script, say
-from two_stage.files import check_files, file_format
+from two_stage.files import check_files, file_format, nearest_existing
 from two_stage.handoff import Checkpoint, open_checkpoint
 from two_stage.labelled_texts import label_name
 from two_stage.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
@@ -37,8 +36,10 @@ from two_stage.tables import (
     LARGEST,
     PlacedRow,
     Row,
+    UsualColumns,
     broken_text,
     column_value,
+    has_words,
     read_rows,
     text_value,
     told,
@@ -63,6 +64,7 @@ LOOKED_AT = 2000  # documents whose tokens are counted
 LEAST_STEPS = 300  # of stage one, as long as that takes no step of fewer than 32 pairs
 MIN_STEPS = 200  # of stage two, however few its rows
 TOKENS_A_PAIR = 0.6  # of max_length: what a pair takes of a corpus, on newswire and on the quickstart's
+THERE_ALREADY = "is there already, and nothing is written over; give another name, or move it"
 Lines = list[tuple[str, Any, str]]  # a recipe's keys, values and comments
 
 # --- What is in the files ---------------------------------------------------------------------------------------------
@@ -234,18 +236,6 @@ def ordered_labels(names: list[str]) -> tuple[list[str], bool]:
     return names, False
 
 
-@dataclass(frozen=True)
-class TagColumns:
-    """The columns that `read_sentence` looks into."""
-
-    tokens_column: str = "tokens"
-    tags_column: str = "ner_tags"
-    text_column: str = "text"
-    entities_column: str = "entities"
-    document_column: str = "document"
-    labels: list[str] | None = None
-
-
 def read_entities(
     files: list[str], asked: dict[str, str | None], tags: list[str] | None, seed: int, checkpoint: Checkpoint
 ) -> Labelled:
@@ -287,16 +277,18 @@ def entity_row(row: PlacedRow, asked: dict[str, str | None], tags: list[str] | N
         usual = next((names[name] for name in known if name in names), None)
         # an asked column that is not there may be that of the sentiment file
         name = asked[ours] if asked.get(ours) in row[1] else usual
-        found[ours] = None if name is None else row[1].get(name)
-    found["entities"] = found["entities"] if isinstance(found["entities"], list) else None  # "label" may be anything
-    pair = ("tokens", "ner_tags") if found["tokens"] is not None else ("text", "entities")
-    if any(found[name] is None for name in pair):
+        if name is not None and row[1].get(name) is not None:
+            found[ours] = row[1][name]
+    if not isinstance(found.get("entities"), list):  # "label" may be anything
+        found.pop("entities", None)
+    pair = ("tokens", "ner_tags") if has_words(found, UsualColumns()) else ("text", "entities")
+    if not found.keys() >= set(pair):
         raise Refusal(
             f"{row[0]}: no tokens and ner_tags, and no text and entities in it; found {told(row[1])}; name them with "
             "--tokens_column and --tags_column, or --text_column and --entities_column (CoNLL columns: a file .conll)"
         )
-    kept = {name: found[name] for name in (*pair, "document") if found[name] is not None}
-    sentence = read_sentence((row[0], kept), TagColumns(), tags)  # type: ignore[arg-type]  # other flags say where rows are
+    kept = {name: found[name] for name in (*pair, "document") if name in found}
+    sentence = read_sentence((row[0], kept), UsualColumns(), tags)
     if tags and "ner_tags" in kept:
         kept["ner_tags"] = sentence.tags
     if "entities" in kept:  # in one form, whatever tool wrote them
@@ -395,13 +387,18 @@ def pretraining_lines(
     if corpus.documents * fraction < 2:
         fraction = round(2.1 / corpus.documents, 3)
     held_out = [f"{folder}/data/{stem}_test.{ENDINGS[stem]}" for stem in made]
-    lines: Lines = [
+    of_tables: Lines = [("text_column", corpus.column, "")] if corpus.column != "text" else []
+    why = f"{corpus.lone:.0%} of the documents are one sentence: there is no next one to tell"
+    of_sentences: Lines = [("no_next_sentence", True, why)] if corpus.lone > 0.5 else []
+    return [
         ("checkpoint", checkpoint.name, "recipes/README.md lists others"),
         ("train_file", corpus.files if len(corpus.files) > 1 else corpus.files[0], f"{corpus.documents:,} documents"),
+        *of_tables,
         ("output_dir", f"{outputs}/pretraining", ""),
         ("validation_fraction", fraction, f"{round(corpus.documents * fraction):,} documents, whole ones"),
         ("held_out_file", held_out, "test texts of stage two: are they in the corpus? it is said if they are"),
         ("max_length", length, ""),
+        *of_sentences,
         ("per_device_train_batch_size", 32, ""),
         ("gradient_accumulation_steps", times, f"{32 * times} pairs a step"),
         (
@@ -413,12 +410,6 @@ def pretraining_lines(
         ("save_strategy", "epoch", ""),
         ("seed", 42, ""),
     ]
-    if corpus.column != "text":
-        lines.insert(2, ("text_column", corpus.column, ""))
-    if corpus.lone > 0.5:
-        why = f"{corpus.lone:.0%} of the documents are one sentence: there is no next one to tell"
-        lines.insert(-6, ("no_next_sentence", True, why))
-    return lines
 
 
 def sentiment_lines(made: Labelled, folder: Path, outputs: str, most: int) -> Lines:
@@ -506,7 +497,7 @@ def readme_text(
     """What the folder is, the commands in their order, and what is to be filled in."""
     flags = {"pretraining": "run_pretraining.py", "sentiment": "run_sentiment.py", "ner": "run_ner.py"}
     stages = ["pretraining", *made]
-    look = "\n".join(f"python {flags[stage]} --recipe {folder}/{stage}.yaml --check_only" for stage in stages[:1])
+    look = f"python run_pretraining.py --recipe {folder}/pretraining.yaml --check_only"
     run = "\n".join(f"python {flags[stage]} --recipe {folder}/{stage}.yaml" for stage in stages)
     counts = {stem: " / ".join(f"{len(rows):,}" for rows in each.splits.values()) for stem, each in made.items()}
     rows = "".join(
@@ -551,8 +542,8 @@ def main(argv: list[str] | None = None) -> None:
         raise Refusal(f"{args.name}: a name of letters, digits, - and _ is needed: it becomes a folder's")
     folder = args.folder or Path("recipes") / args.name
     if folder.exists():
-        raise Refusal(f"{folder}: is there already, and nothing is written over; give another name, or move it")
-    if not next(parent for parent in folder.absolute().parents if parent.exists()).is_dir():
+        raise Refusal(f"{folder}: {THERE_ALREADY}")
+    if not nearest_existing(folder).is_dir():
         raise Refusal(f"{folder}: a file is in the way; name another --folder")
     given = {"sentiment": args.sentiment, "ner": args.entities}
     if not any(given.values()):
@@ -570,11 +561,26 @@ def main(argv: list[str] | None = None) -> None:
             args.entities, asked | {"text": args.text_column}, args.labels, args.seed, checkpoint
         )
     corpus = read_corpus(args.corpus, args.corpus_column, checkpoint)
+    claim(folder)
     try:
         write_recipe(args.name, folder, corpus, made, checkpoint)
     except BaseException:  # Ctrl-C too: half a folder would be "there already" to the next call
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def claim(folder: Path) -> None:
+    """Make the folder, which is from then on this call's own, to fill and to remove.
+
+    Raises:
+        Refusal: another call has made it since this one looked, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise Refusal(f"{folder}: {THERE_ALREADY}") from error
+    except OSError as error:
+        raise Refusal(f"{folder}: cannot be made: {error.strerror}; name another --folder") from error
 
 
 def write_recipe(name: str, folder: Path, corpus: Corpus, made: dict[str, Labelled], checkpoint: Checkpoint) -> None:

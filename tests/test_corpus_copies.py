@@ -105,7 +105,7 @@ def test_planted_twins_are_found_and_nothing_else() -> None:
     order = originals + twins
     rng.shuffle(order)
     both = near_duplicates(corpus_of(order))
-    assert both == (1050, both.found, 0.8, 1050)
+    assert both == (1050, both.found)
     assert both.found - alone.found >= 0.95 * len(twins)
     assert len(twins) >= 0.95 * both.found
 
@@ -141,7 +141,7 @@ def test_a_sample_says_that_it_is_one_and_is_always_the_same() -> None:
     """Of a sample, only twins drawn together are found."""
     documents = corpus_of(made_up_documents(40) * 2)
     sample = near_duplicates(documents, limit=50)
-    assert (sample.compared, sample.documents) == (50, 80)
+    assert sample.compared == 50
     assert 10 < sample.found < 25  # the first 50 have 10
     assert [near_duplicates(documents, limit=50) for _ in range(4)] == [sample] * 4
     assert near_duplicates(documents, limit=80).found == 40
@@ -150,13 +150,12 @@ def test_a_sample_says_that_it_is_one_and_is_always_the_same() -> None:
 # --- Held-out texts in the corpus -------------------------------------------------------------------------------------
 
 
-def naive_leak(documents: list[list[int]], texts: list[list[int]], shortest: int) -> tuple[int, int, list[int]]:
+def naive_leak(documents: list[list[int]], texts: list[list[int]], shortest: int) -> tuple[int, int]:
     """Every text at every place of every document."""
-    long = [i for i, text in enumerate(texts) if len(text) >= shortest]
-    found = [
-        i for i in long if any(row[k : k + len(texts[i])] == texts[i] for row in documents for k in range(len(row)))
-    ]
-    return len(long), len(found), found
+    long = [text for text in texts if len(text) >= shortest]
+    return len(long), sum(
+        any(row[k : k + len(text)] == text for row in documents for k in range(len(row))) for text in long
+    )
 
 
 few_ids = st.lists(st.integers(0, 2), max_size=14)
@@ -175,7 +174,7 @@ def test_a_text_is_found_across_sentences_but_not_across_documents() -> None:
         {"input_ids": [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11]], "sentence_lengths": [[4, 3], [4]]}, TOKENS
     )
     texts = [[2, 3, 4, 5, 6, 7], [4, 5, 6, 7, 8, 9], [1, 2, 3, 4, 5, 6, 7], [5, 6, 7]]
-    assert leaked_texts(corpus, texts) == (3, 2, [0, 2])
+    assert leaked_texts(corpus, texts) == (3, 2)
 
 
 def test_no_text_is_lost_between_two_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,15 +186,16 @@ def test_no_text_is_lost_between_two_batches(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_held_out_texts_of_every_format(tmp_path: Path) -> None:
-    """A text column goes before `tokens`."""
+    """A text as it stands goes before `tokens`."""
     (tmp_path / "a.csv").write_text("text,label\nSales rose .,up\n", encoding="utf-8")
     (tmp_path / "a.tsv").write_text("text\tlabel\nSales fell .\tdown\n", encoding="utf-8")
     rows = [{"tokens": ["Oslo", "fell"], "ner_tags": ["B-LOC", "O"]}, {"text": "as it stands", "tokens": ["as"]}]
+    rows.append({"text": None, "tokens": ["Turin", "grew"], "ner_tags": ["B-LOC", "O"]})
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     pyarrow.parquet.write_table(pyarrow.table({"tokens": [["a", "b"]]}), tmp_path / "a.parquet")
     (tmp_path / "a.conll").write_text("Lima B-LOC\nrose O\n\nPerth B-LOC\n", encoding="utf-8")
     files = [str(tmp_path / f"a.{kind}") for kind in ("csv", "tsv", "jsonl", "parquet", "conll")]
-    texts = ["Sales rose .", "Sales fell .", "Oslo fell", "as it stands", "a b", "Lima rose", "Perth"]
+    texts = ["Sales rose .", "Sales fell .", "Oslo fell", "as it stands", "Turin grew", "a b", "Lima rose", "Perth"]
     assert held_out_texts(files, "text") == texts
 
 
@@ -204,7 +204,7 @@ def test_held_out_texts_of_every_format(tmp_path: Path) -> None:
     [
         ({"headline": "x"}, "no column text; found headline"),
         ({"tokens": "a b"}, "no column text; found tokens"),
-        ({"tokens": ["a", 1]}, "no column text; found tokens"),
+        ({"tokens": ["a", 1]}, "column tokens must hold a list of words"),
         ({"text": " "}, "column text is empty"),
         ({"tokens": ["\ud800"]}, "half of a character"),
     ],

@@ -362,9 +362,10 @@ def test_a_model_of_pairs_asks_toward_whom(folders: dict[str, str]) -> None:
         assert 'id="pair"' in reply(server, "GET", "/")[2]
 
 
-def test_broken_weights_are_said(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["sentiment", "ner"])
+def test_broken_weights_are_said(folders: dict[str, str], name: str) -> None:
     """Not shown as probabilities."""
-    with served(folders["ner"]) as server:
+    with served(folders[name]) as server:
         with torch.no_grad():
             server.models[0].model.classifier.bias[0] = torch.nan  # type: ignore[attr-defined]
         status, error = told(server, {"text": "profit rose ."})

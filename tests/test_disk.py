@@ -134,6 +134,31 @@ def test_full_at_the_end(small: Call, disk: SmallDisk) -> None:
     small.same_end("run")
 
 
+@pytest.mark.parametrize("script", ["sentiment", "ner"])
+@pytest.mark.parametrize("name", ["write_label_scores", "write_predictions"])
+def test_full_when_scores_and_predictions_are_written(
+    script: str,
+    name: str,
+    disk: SmallDisk,
+    dropout_folder: Path,  # noqa: F811
+    data_folder: Path,
+) -> None:
+    """Told as at a run's very end."""
+    call = Call(script, disk.place, dropout_folder, data_folder, "--max_steps", "1", "--save_strategy", "no")
+    call.flags += ["--test_file", call.flags[call.flags.index("--train_file") + 1]]
+    own = getattr(call.module, name)
+
+    def fills(*args: Any) -> Any:
+        disk.fill()
+        return own(*args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Failure, match="run: could not be written: No space"):  # noqa: PT012
+        patch.setattr(call.module, name, fills)
+        call("run")
+    disk.make_room()
+    assert call("run")["test_loss"] > 0
+
+
 def test_no_room_for_one_checkpoint(disk: SmallDisk, dropout_folder: Path, data_folder: Path) -> None:  # noqa: F811
     """It is refused before the first step, with the room that it takes."""
     call = Call("sentiment", disk.place, dropout_folder, data_folder, *SAVES)

@@ -17,8 +17,8 @@ from seqeval.scheme import IOB2
 from transformers.trainer_utils import EvalPrediction
 
 import run_ner
-from two_stage import entity_results
-from two_stage.entity_results import EntitySplit, entity_table, spoken_counts, write_predictions, write_results
+from two_stage import entity_results, label_scores
+from two_stage.entity_results import EntitySplit, entity_table, spoken_counts, write_label_scores, write_predictions
 from two_stage.handoff import open_checkpoint
 from two_stage.tag_schemes import tag_names
 from two_stage.tagged_sentences import Sentence, Sentences, load_splits, read_sentence
@@ -265,7 +265,7 @@ def test_a_split_of_no_right_entity_has_scores_and_files(gold: list[int], tags: 
     assert [found[f"test_{name}"] for name in ("precision", "recall", "f1", "macro_f1")] == [0.0] * 4
     assert not np.isnan(list(found.values())).any()
     assert ("test_calibration_error" in found) == any(tags)
-    findings = write_results(tmp_path, {"test": scored}, [], {})
+    findings = write_label_scores(tmp_path, {"test": scored}, [], {})
     assert {path.name for path in tmp_path.iterdir()} == {"label_scores.json", "confusion_matrix.png"} | (
         {"reliability.png"} if any(tags) else set()
     )
@@ -280,7 +280,7 @@ def test_a_model_of_no_type(tmp_path: Path) -> None:
     scored = EntitySplit(split_of([2, 3], 0), None, [], np.arange(1))
     assert scored(evaluation(np.ones((5, 1), np.float32), [2, 3], np.arange(1)))["f1"] == 0
     assert scored.final_scores("test_")["test_word_accuracy"] == 1
-    assert write_results(tmp_path, {"test": scored}, [], {}).sections == ()
+    assert write_label_scores(tmp_path, {"test": scored}, [], {}).sections == ()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -464,7 +464,7 @@ BECAME = ["right", "type", "boundary", "boundary_and_type", "missed", "invented"
 def test_the_files_of_a_run(tmp_path: Path) -> None:
     """Exactly these, strict JSON, every picture in the card once, and counts that add up."""
     scored = {"validation": scored_split([9] * 12, seed=1), "test": scored_split([8, 3] * 10, seed=2)}
-    findings = write_results(tmp_path, scored, HISTORY, {"train": "5 sentences"})
+    findings = write_label_scores(tmp_path, scored, HISTORY, {"train": "5 sentences"})
     pictures = ["confusion_matrix.png", "learning_curves.png", "reliability.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["label_scores.json", *pictures])
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
@@ -497,11 +497,11 @@ def test_the_files_of_a_run(tmp_path: Path) -> None:
 def test_a_run_without_tags_or_training_leaves_nothing(tmp_path: Path) -> None:
     """Sentences that were only predicted have no scores to write; beside others, those of the others are written."""
     untagged = scored_split([4], gold=None)
-    findings = write_results(tmp_path, {"test": untagged}, [], {"test": "1 sentence: no tags"})
+    findings = write_label_scores(tmp_path, {"test": untagged}, [], {"test": "1 sentence: no tags"})
     assert list(tmp_path.iterdir()) == []
     assert findings.sections == ()
     assert findings.facts == {"test": "1 sentence: no tags"}
-    findings = write_results(tmp_path, {"validation": scored_split([9] * 4), "test": untagged}, [], {})
+    findings = write_label_scores(tmp_path, {"validation": scored_split([9] * 4), "test": untagged}, [], {})
     assert list(json.loads((tmp_path / "label_scores.json").read_text())) == ["validation"]
     assert "| type (validation) |" in findings.sections[0]
 
@@ -509,7 +509,7 @@ def test_a_run_without_tags_or_training_leaves_nothing(tmp_path: Path) -> None:
 def test_the_cards_table_says_what_the_file_says(tmp_path: Path) -> None:
     """The test split's, rounded, with what became of the entities in words."""
     scored = {"validation": scored_split([9] * 4, seed=1), "test": scored_split([9] * 6, seed=2)}
-    lines = write_results(tmp_path, scored, [], {}).sections[0].splitlines()
+    lines = write_label_scores(tmp_path, scored, [], {}).sections[0].splitlines()
     table = json.loads((tmp_path / "label_scores.json").read_text(encoding="utf-8"))["test"]["labels"]
     expected = []
     for kind, found in table.items():
@@ -539,7 +539,7 @@ def test_each_type_has_intervals_and_conllevals_figures() -> None:
 def test_a_type_cannot_break_the_cards_table(tmp_path: Path) -> None:
     """A bar or a tag in it stays in its cell; the JSON has it as it is."""
     types = ["<img src=x>", "a | b", "東京"]
-    card = write_results(tmp_path, {"test": scored_split([9] * 8, types)}, [], {}).sections[0]
+    card = write_label_scores(tmp_path, {"test": scored_split([9] * 8, types)}, [], {}).sections[0]
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(types)
     for row in rows:
@@ -554,13 +554,13 @@ def test_a_type_cannot_break_the_cards_table(tmp_path: Path) -> None:
 def test_what_the_pictures_are_asked_to_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entities, not texts; no number where neither side has an entity; both curves of a model that was calibrated."""
     drawn: list[tuple[Any, ...]] = []
-    for name in ("draw_confusion_matrix", "draw_reliability"):
-        monkeypatch.setattr(entity_results, name, lambda path, *rest: drawn.append(rest))
+    for module, name in ((entity_results, "draw_confusion_matrix"), (label_scores, "draw_reliability")):
+        monkeypatch.setattr(module, name, lambda path, *rest: drawn.append(rest))
     scored = scored_split([9] * 8)
-    write_results(tmp_path, {"test": scored}, [], {})
+    write_label_scores(tmp_path, {"test": scored}, [], {})
     scored.divide(2.0)
-    write_results(tmp_path, {"test": scored}, [], {})
-    write_results(tmp_path, {"test": scored_split([9] * 8, is_calibrated=True)}, [], {})
+    write_label_scores(tmp_path, {"test": scored}, [], {})
+    write_label_scores(tmp_path, {"test": scored_split([9] * 8, is_calibrated=True)}, [], {})
     matrix, labels, title, items = drawn[0]
     assert np.ma.getmaskarray(matrix).tolist() == [[i == j == 3 for i in range(4)] for j in range(4)]
     assert labels == [*TYPES, "(none)"]
@@ -578,7 +578,7 @@ def test_thirty_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     monkeypatch.setattr(entity_results, "draw_confusion_matrix", lambda path, counts, *rest: drawn.append(len(counts)))
     types = [f"type {i:02}" for i in range(30)]
-    card = write_results(tmp_path, {"test": scored_split([20] * 10, types)}, [], {}).sections[0]
+    card = write_label_scores(tmp_path, {"test": scored_split([20] * 10, types)}, [], {}).sections[0]
     assert re.findall(r"^\| (type \d\d) ", card, flags=re.MULTILINE) == types
     assert drawn == [31]
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +178,9 @@ def test_a_graph_of_other_weights_is_noticed(sentiment: Path, exported: dict[str
         (["--checkpoint", "RUN", "--test_file", "none.csv"], "no such file"),
         (
             ["--checkpoint", "RUN", "--test_file", "TEXTS", "--text_column", "words"],
-            "row 1: no text in column words; found text, label",
+            "row 1: no column words; found text, label",
         ),
-        (["--checkpoint", "RUN", "--test_file", "HALF"], "row 1: holds half of a character"),
+        (["--checkpoint", "RUN", "--test_file", "HALF"], "row 1: column text holds half of a character"),
         (["--checkpoint", "RUN", "--least_agreement", "2"], "between 0 and 1"),
         (["--checkpoint", "RUN", "--int9"], "did you mean int8"),
     ],
@@ -196,11 +197,33 @@ def test_what_cannot_be_exported_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("same", [6, 7])
+def test_what_just_agrees_enough_is_kept_and_nothing_is_said(
+    same: int, sentiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """7 of 100 is not less than 0.07, though 0.07 x 100 of floats is more than 7."""
+    for name in ("export", "quantize"):
+        monkeypatch.setattr(export_onnx, name, lambda *given: given[-1].write_bytes(b"graph"))
+    monkeypatch.setattr(export_onnx, "compare", lambda *_: export_onnx.Comparison(0.0, 1.0, 100, same, 1.0, 1.0))
+    call = [
+        "--checkpoint",
+        str(sentiment),
+        "--int8",
+        "--least_agreement",
+        "0.07",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    with pytest.raises(Failure, match="was not kept") if same == 6 else nullcontext():
+        export_onnx.main(call)
+    assert (tmp_path / "out" / "model_int8.onnx").exists() == (same == 7)
+
+
 @pytest.mark.parametrize("reading", [[128], {"max_length": "128"}])
 def test_a_reading_that_is_none_is_refused(reading: Any, sentiment: Path, tmp_path: Path) -> None:
     """As the scripts refuse it."""
     folder = tmp_path / "run"
-    shutil.copytree(sentiment, folder)
+    shutil.copytree(sentiment, folder, ignore=shutil.ignore_patterns("onnx"))
     (folder / "lineage.json").unlink()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"reading": reading}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -214,10 +237,10 @@ def test_texts_of_several_files_end_at_the_most(
     """No row behind the last that is compared is read."""
     monkeypatch.setattr(export_onnx, "MOST_TEXTS", 3)
     (tmp_path / "a.csv").write_text("text\none\ntwo\n", encoding="utf-8")
-    (tmp_path / "b.csv").write_text('text\nthree\n""\n', encoding="utf-8")
-    files = [str(tmp_path / name) for name in ("a.csv", "b.csv", "gone.csv")]
+    (tmp_path / "b.jsonl").write_text('{"text": null, "tokens": ["three", "."]}\n{"text": ""}\n', encoding="utf-8")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.jsonl", "gone.csv")]
     texts, _ = export_onnx.comparison_texts(export_onnx.Settings(test_file=files), open_checkpoint(str(sentiment)))
-    assert texts == [["one"], ["two"], ["three"]]
+    assert texts == [["one"], ["two"], ["three ."]]
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(sentiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,24 @@ def test_entities_of_other_tools_are_written_in_one_form(mine: Path, entity: Any
     assert row["entities"] == [{"start": 0, "end": 4, "label": "LOC"}]
 
 
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [{"text": "Oslo", "start": 0, "end": 4, "id": 0}],  # Prodigy's, each with its place in the text
+        "Oslo grew",
+    ],
+)
+def test_tokens_that_are_no_words_are_passed_over(mine: Path, tokens: Any) -> None:
+    """Where a row has a text and its entities, as run_ner.py does."""
+    spans = [{"start": 0, "end": 4, "label": "LOC"}]
+    rows = [{"text": f"Oslo grew {i} % .", "tokens": tokens, "spans": spans} for i in range(40)]
+    (mine / "spans.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    make("--entities", "spans.jsonl")
+    row = json.loads(Path("recipes/mine/data/ner_test.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row.keys() == {"text", "entities"}
+    assert row["entities"] == spans
+
+
 def test_columns_in_a_bio_file_are_read(mine: Path) -> None:
     """As run_ner.py reads them, by either of the two usual endings."""
     text = "".join(f"Oslo B-LOC\ngrew O\n{i} O\n\n" for i in range(40))
@@ -303,6 +321,26 @@ def test_a_folder_is_whole_or_not_there(mine: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="full"):
         make("--sentiment", "texts.csv")
     assert not Path("recipes/mine").exists()
+
+
+def test_a_folder_that_another_call_made_meanwhile_is_left_alone(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both began when there was none, and the other was done first."""
+    own = new_recipe.read_corpus
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(new_recipe, "read_corpus", own)
+        make("--sentiment", "texts.csv")
+        return own(*args)
+
+    monkeypatch.setattr(new_recipe, "read_corpus", overtaken)
+    with pytest.raises(Refusal, match="recipes/mine: is there already"):
+        make("--entities", "sentences.jsonl")
+    assert {path.name for path in Path("recipes/mine").glob("*.yaml")} == {
+        "pretraining.yaml",
+        "sentiment.yaml",
+        "comparison.yaml",
+    }
+    assert Path("recipes/mine/README.md").exists()
 
 
 @pytest.mark.parametrize("name", ["../up", "a b", "", "-x.yaml"])

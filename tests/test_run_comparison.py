@@ -624,6 +624,26 @@ def test_task_adaptive_goes_on_with_the_training_texts_alone(
     assert not any(row["text"] in tests for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("task", "columns", "row", "text"),
+    [
+        (  # Prodigy: what it calls tokens are places, no words
+            "ner",
+            {"entities_column": "spans"},
+            {"text": "Oslo Bank rose", "tokens": [{"text": "Oslo", "start": 0, "end": 4, "id": 0}], "spans": []},
+            "Oslo Bank rose",
+        ),
+        ("ner", {"tokens_column": "words"}, {"text": "Oslo rose.", "words": ["Oslo", "rose", "."]}, "Oslo rose ."),
+        ("sentiment", {"text_column": "said"}, {"said": "It fell.", "tokens": ["It", "fell", "."]}, "It fell."),
+    ],
+)
+def test_the_text_of_a_labelled_row_is_what_stage_two_reads(
+    task: str, columns: dict[str, str], row: dict[str, Any], text: str
+) -> None:
+    """Be it of words or of a text; the sentiment of a row is that of its text."""
+    assert run_comparison.row_text(("a.jsonl row 1", row), task, columns) == text
+
+
 def test_scratch_starts_from_a_checkpoint_without_weights(call: Call) -> None:
     """The base's architecture and tokenizer, and nothing learnt."""
     call.flags["arms"] = ["base", "stage_one", "scratch"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 import run_sentiment
 from run_sentiment import SentimentArguments, SentimentConfig, SentimentModel, SentimentTrainer
 from tests.conftest import SHADES, made_up_sentence
-from two_stage import report, sentiment_results
+from two_stage import label_scores, report, sentiment_results
 from two_stage.calibration import fit_temperature, softmax
 from two_stage.exits import Refusal
 from two_stage.handoff import file_sha256
@@ -61,8 +62,9 @@ def call(tiny_folder: Path, files: dict[str, str]) -> list[str]:
 def no_pictures() -> Iterator[None]:
     """Draw nothing: tests/test_pictures.py and tests/test_scripts.py look at pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_confusion_matrix", "draw_reliability", "draw_learning_curves"):
-            patch.setattr(sentiment_results, name, lambda *_: False)
+        patch.setattr(sentiment_results, "draw_confusion_matrix", lambda *_: None)
+        patch.setattr(label_scores, "draw_reliability", lambda *_: None)
+        patch.setattr(label_scores, "draw_learning_curves", lambda *_: False)
         yield
 
 
@@ -259,6 +261,22 @@ def test_blank_labels_of_a_test_file_are_none(run_of: Callable[..., Path], call:
     scores = run_sentiment.main([*again, "--test_file", str(tmp_path / "blank.csv")])
     assert not any(name.startswith("test_acc") for name in scores)
     assert len(predictions(tmp_path / "again")) == 24
+
+
+@pytest.mark.parametrize("flag", ["--test_file", "--predict_file"])
+def test_a_model_of_broken_weights_says_so(
+    flag: str, run_of: Callable[..., Path], files: dict[str, str], tmp_path: Path
+) -> None:
+    """Its logits are no numbers, so there is no likeliest shade, and no predictions are written."""
+    trained = run_of(*LABELLED)
+    model = AutoModelForSequenceClassification.from_pretrained(trained)
+    model.classifier.weight.data[1, 0] = math.nan
+    model.save_pretrained(tmp_path / "broken")
+    AutoTokenizer.from_pretrained(trained).save_pretrained(tmp_path / "broken")
+    call = ["--checkpoint", str(tmp_path / "broken"), flag, files["test"], "--use_cpu"]
+    with pytest.raises(FloatingPointError, match="its weights are broken"):
+        run_sentiment.main([*call, "--output_dir", str(tmp_path / "made")])
+    assert not (tmp_path / "made" / "predictions.csv").exists()
 
 
 # --- Calibration ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from transformers.trainer_utils import EvalPrediction
 import run_sentiment
 from tests.conftest import SHADES
 from two_stage.labelled_texts import Scale, Texts
-from two_stage.sentiment_results import SplitScores, safe_cell, write_predictions, write_results
+from two_stage.sentiment_results import SplitScores, safe_cell, write_label_scores, write_predictions
 
 SCALE = Scale(SHADES)
 BINNED = Scale(SHADES, [-0.5, 0.5], is_regression=True)
@@ -299,7 +299,7 @@ HISTORY = [{"loss": 1.0, "step": 2}, {"eval_loss": 0.9, "eval_accuracy": 0.5, "s
 def test_the_files_of_a_run(scale: Scale, pictures: set[str], tmp_path: Path) -> None:
     """Exactly these, strict JSON, and every picture in the card once."""
     scored = {"validation": scored_split(scale, 20), "test": scored_split(scale, 30)}
-    findings = write_results(tmp_path, scored, HISTORY, {"train": "5 texts"})
+    findings = write_label_scores(tmp_path, scored, HISTORY, {"train": "5 texts"})
     assert {path.name for path in tmp_path.iterdir()} == {"label_scores.json", "learning_curves.png"} | pictures
     for picture in tmp_path.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
@@ -331,7 +331,7 @@ def test_the_files_of_a_run(scale: Scale, pictures: set[str], tmp_path: Path) ->
 
 def test_a_run_without_labels_or_training_leaves_nothing(tmp_path: Path) -> None:
     """Texts that were only predicted have no scores to write."""
-    findings = write_results(tmp_path, {}, [], {"test": "3 texts: no labels"})
+    findings = write_label_scores(tmp_path, {}, [], {"test": "3 texts: no labels"})
     assert list(tmp_path.iterdir()) == []
     assert findings.sections == ()
     assert findings.facts == {"test": "3 texts: no labels"}
@@ -340,14 +340,12 @@ def test_a_run_without_labels_or_training_leaves_nothing(tmp_path: Path) -> None
 def test_a_calibrated_run_draws_both_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As trained, and calibrated; else the one."""
     drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "two_stage.sentiment_results.draw_reliability", lambda path, curves, title: drawn.append(curves)
-    )
+    monkeypatch.setattr("two_stage.label_scores.draw_reliability", lambda path, curves, *rest: drawn.append(curves))
     scored = scored_split(SCALE, 40)
-    write_results(tmp_path, {"test": scored}, [], {})
+    write_label_scores(tmp_path, {"test": scored}, [], {})
     before = scored.logits
     scored.logits, scored.temperature = before / 2, 2.0
-    write_results(tmp_path, {"test": scored}, [], {})
+    write_label_scores(tmp_path, {"test": scored}, [], {})
     assert [list(curves) for curves in drawn] == [["as trained"], ["as trained", "calibrated"]]
     first, second = (curves["as trained"].count.tolist() for curves in drawn)
     assert first == second != drawn[1]["calibrated"].count.tolist()
@@ -356,7 +354,7 @@ def test_a_calibrated_run_draws_both_curves(tmp_path: Path, monkeypatch: pytest.
 def test_the_last_split_is_shown_in_the_card(tmp_path: Path) -> None:
     """The test's, with the figures of label_scores.json, rounded."""
     scored = {"validation": scored_split(SCALE, 20), "test": scored_split(SCALE, 30)}
-    card = write_results(tmp_path, scored, [], {}).sections[0].splitlines()
+    card = write_label_scores(tmp_path, scored, [], {}).sections[0].splitlines()
     table = json.loads((tmp_path / "label_scores.json").read_text(encoding="utf-8"))["test"]["labels"]
     expected = [
         f"| {shade} | {found['precision']:.3f} | {found['recall']:.3f} | {found['f1']:.3f} | {found['support']} |"
@@ -369,7 +367,7 @@ def test_the_last_split_is_shown_in_the_card(tmp_path: Path) -> None:
 def test_a_label_cannot_break_the_cards_table(tmp_path: Path) -> None:
     """A bar, a tag or a line break in it stays in its cell; the JSON has it as it is."""
     labels = ["a | b", "<img src=x>", "two\nlines"]
-    card = write_results(tmp_path, {"test": scored_split(Scale(labels), 30)}, [], {}).sections[0]
+    card = write_label_scores(tmp_path, {"test": scored_split(Scale(labels), 30)}, [], {}).sections[0]
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(labels)
     for row in rows:

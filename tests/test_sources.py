@@ -164,6 +164,17 @@ def test_some_of_a_data_sets_splits(tmp_path: Path) -> None:
         split_sources(Settings(dataset=name, dataset_splits=["unlabelled"]))
 
 
+def test_two_names_of_one_split_are_refused(tmp_path: Path) -> None:
+    """Only one of them can be meant, and all are names that are known."""
+    splits = {name: rows_of("validation") for name in ("dev", "validation")} | {"train": rows_of("train")}
+    DatasetDict(splits).save_to_disk(tmp_path / "set")
+    told = "--dataset_splits train validation dev: validation and dev are both the validation split; name one of them"
+    with pytest.raises(Refusal, match=f"^{told}$"):
+        split_sources(Settings(dataset=str(tmp_path / "set"), dataset_splits=["train", "validation", "dev"]))
+    with pytest.raises(Refusal, match="train and train are both the train split"):
+        split_sources(Settings(dataset=str(tmp_path / "set"), dataset_splits=["train", "train"]))
+
+
 def test_a_data_set_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """Before a row is read, for the lineage too."""
     asked = Settings(dataset=str(tmp_path / "gone"))

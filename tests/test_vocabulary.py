@@ -64,7 +64,7 @@ def counts_of(texts: list[str], tokenizer: BertTokenizer) -> WordCounts:
 
 def counted_one_by_one(documents: list[list[list[int]]], tokenizer: BertTokenizer) -> WordCounts:
     """What `count_words` must find, piece by piece."""
-    counts, words = WordCounts(documents=len(documents)), []
+    counts, words = WordCounts(), []
     for document in documents:
         for sentence in document:
             for place, piece in enumerate(tokenizer.convert_ids_to_tokens(sentence)):
@@ -131,13 +131,13 @@ def test_a_large_corpus_is_counted_on_a_random_sample_of_documents() -> None:
     """The same one for the same seed, not the first rows, and never empty."""
     tokenizer = made_tokenizer()
     documents = data_set([[[8 + row % 26] * 10] for row in range(40)])
-    assert count_words(documents, tokenizer, most_tokens=400).documents == 40
+    assert count_words(documents, tokenizer, most_tokens=400).tokens == 400
     samples = [vocabulary.sample_documents(documents, 95, seed)["input_ids"][:] for seed in (0, 0, 1)]
     assert [len(sample) for sample in samples] == [10, 10, 10]
     assert samples[0] == samples[1] != samples[2]
     assert samples[0] != documents["input_ids"][:10]
     assert count_words(documents, tokenizer, most_tokens=95).tokens == 100
-    assert count_words(documents, tokenizer, most_tokens=1).documents == 1
+    assert count_words(documents, tokenizer, most_tokens=1).tokens == 10
 
 
 def test_most_fragmented_words_are_those_whose_pieces_cost_most() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from two_stage.exits import Failure, Refusal, say
-from two_stage.files import file_sha256
+from two_stage.files import file_sha256, nearest_existing
 
 MANIFEST = "manifest.json"  # the last file of a checkpoint: what belongs to it, with sizes and hashes
 UNFINISHED = ".unfinished"  # in a run's folder: where checkpoints are written
@@ -116,11 +116,11 @@ def told_if_unwritten(folder: Path, intact: str) -> Iterator[None]:
         is_ours = type(error).__module__ == "builtins" and getattr(error, "errno", None) in UNWRITABLE  # no network's
         if not is_ours and not is_full and not re.search("inline_container|StreamWriter", text):
             raise
-        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         cause = getattr(error, "strerror", None) or ("No space left on device" if is_full else text[:120])
+        free = spoken_bytes(shutil.disk_usage(nearest_existing(folder)).free)
         raise Failure(
-            f"{folder}: could not be written: {cause} ({spoken_bytes(shutil.disk_usage(there).free)} are free); make "
-            f"room and run the same command again; {intact}"
+            f"{folder}: could not be written: {cause} ({free} are free); make room and run the same command again; "
+            f"{intact}"
         ) from error
 
 
@@ -130,8 +130,7 @@ def check_space(folder: Path, weights_bytes: int) -> None:
     Raises:
         Refusal: naming what is needed and what is free.
     """
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    needed, free = 4 * weights_bytes, shutil.disk_usage(there).free
+    needed, free = 4 * weights_bytes, shutil.disk_usage(nearest_existing(folder)).free
     if free < needed:
         raise Refusal(
             f"{folder}: a checkpoint and the final model need {spoken_bytes(needed)}, and {spoken_bytes(free)} are "

@@ -1,5 +1,6 @@
 """Copies in a corpus: documents that nearly repeat an earlier one, and labelled texts that stand in it."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from datasets.utils import tqdm
 
 from two_stage.exits import Refusal
 from two_stage.files import check_files
-from two_stage.tables import LABELLED_FORMATS, PlacedRow, broken_text, read_rows, text_value
+from two_stage.tables import LABELLED_FORMATS, PlacedRow, read_rows, text_value, word_list
 
 # --- Runs of tokens, hashed -------------------------------------------------------------------------------------------
 
@@ -72,10 +73,8 @@ LIKENESS_ERROR = (LIKENESS * (1 - LIKENESS) / (BANDS * BAND_ROWS)) ** 0.5  # of 
 class NearDuplicates(NamedTuple):
     """How many documents nearly repeat an earlier one."""
 
-    compared: int  # documents looked at: all, or a random sample
+    compared: int  # documents looked at: all, or a random sample, where many a twin is not drawn
     found: int  # of them, how many nearly repeat an earlier one that itself repeats none
-    threshold: float  # Jaccard likeness from which two documents count as twins
-    documents: int  # in the corpus; more than `compared` says that this is a sample, where many a twin is not drawn
 
 
 def near_duplicates(documents: Dataset, limit: int = 20_000) -> NearDuplicates:
@@ -95,9 +94,8 @@ def near_duplicates(documents: Dataset, limit: int = 20_000) -> NearDuplicates:
     """
     from datasketch import MinHash, MinHashLSH
 
-    count = len(documents)
-    if count > limit:
-        documents = documents.select(np.sort(np.random.default_rng(0).permutation(count)[:limit]))
+    if len(documents) > limit:
+        documents = documents.select(np.sort(np.random.default_rng(0).permutation(len(documents))[:limit]))
     rows = documents.with_format("numpy", columns=["input_ids"])
     index = MinHashLSH(num_perm=BANDS * BAND_ROWS, params=(BANDS, BAND_ROWS))
     minhash = MinHash(BANDS * BAND_ROWS, hashfunc=int)  # the shingles are hashed already
@@ -113,7 +111,7 @@ def near_duplicates(documents: Dataset, limit: int = 20_000) -> NearDuplicates:
             found += 1
         else:  # a twin is not indexed: of ten thousand copies, each is compared with the first alone
             index.insert(number, minhash, check_duplication=False)
-    return NearDuplicates(len(documents), found, LIKENESS, count)
+    return NearDuplicates(len(documents), found)
 
 
 def _signatures(documents: Dataset, minhash: Any) -> np.ndarray:
@@ -161,11 +159,10 @@ def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class Leak(NamedTuple):
-    """Which labelled texts stand word for word in the corpus."""
+    """How many labelled texts stand word for word in the corpus."""
 
     looked_for: int  # texts that are long enough to be no chance
     found: int
-    indices: list[int]  # of those found, ascending, as the caller's list counts them
 
 
 def leaked_texts(documents: Dataset, texts: list[list[int]], shortest: int = 6) -> Leak:
@@ -181,19 +178,19 @@ def leaked_texts(documents: Dataset, texts: list[list[int]], shortest: int = 6) 
             that are little longer: of 4,818 news sentences of the 2000s, newswire of 1987 has 8, of 6 to 9 tokens.
 
     Returns:
-        The counts, and which.
+        The counts.
     """
-    # the hash of a text's beginning → its length → its bytes → where it stands in `texts`
-    wanted: dict[int, dict[int, dict[bytes, list[int]]]] = {}
-    for number, text in enumerate(texts):
+    # the hash of a text's beginning → its length → its bytes → how often it stands in `texts`
+    wanted: dict[int, dict[int, Counter[bytes]]] = {}
+    for text in texts:
         if len(text) >= shortest:
             ids = np.array(text, dtype=np.int32)
             beginning = int(gram_hashes(ids[:shortest], shortest)[0])
-            wanted.setdefault(beginning, {}).setdefault(len(ids), {}).setdefault(ids.tobytes(), []).append(number)
+            wanted.setdefault(beginning, {}).setdefault(len(ids), Counter())[ids.tobytes()] += 1
     beginnings = np.array(sorted(wanted), dtype=np.uint64)
     is_likely = np.zeros(2**20, dtype=bool)  # by the upper 20 bits: fits a cache, and rules out most runs
     is_likely[beginnings >> np.uint64(44)] = True
-    found: list[int] = []
+    found = 0
     with tqdm(total=len(documents), desc="Looking for held-out texts", delay=2) as progress:
         for tokens, offsets in token_batches(documents) if wanted else ():
             hashes = gram_hashes(tokens.astype(np.int32, copy=False), shortest)
@@ -203,9 +200,9 @@ def leaked_texts(documents: Dataset, texts: list[list[int]], shortest: int = 6) 
             for place, stop in zip(places.tolist(), stops.tolist(), strict=True):
                 for length, by_bytes in wanted[int(hashes[place])].items():
                     if place + length <= stop:
-                        found += by_bytes.pop(tokens[place : place + length].tobytes(), [])
+                        found += by_bytes.pop(tokens[place : place + length].tobytes(), 0)
             progress.update(len(offsets) - 1)
-    return Leak(sum(len(text) >= shortest for text in texts), len(found), sorted(found))
+    return Leak(sum(len(text) >= shortest for text in texts), found)
 
 
 def held_out_texts(files: list[str], text_column: str) -> list[str]:
@@ -229,14 +226,9 @@ def held_out_texts(files: list[str], text_column: str) -> list[str]:
 
 
 def _row_text(row: PlacedRow, text_column: str) -> str:
-    """The text of a labelled row, or its words joined; a Refusal where there is neither."""
-    place, values = row
-    words = values.get("tokens")
-    if text_column not in values and "text" in values:  # the corpus may call its column otherwise
-        return text_value(row, "text", "text_column")
-    if text_column in values or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        return text_value(row, text_column, "text_column")
-    text = " ".join(words)
-    if broken_text(text):
-        raise Refusal(f"{place}: column tokens holds half of a character (a lone surrogate); mend the text")
-    return text
+    """The text of a labelled row as it stands, for so a corpus would have it, else its words joined."""
+    # the corpus may call its column otherwise
+    column = next((name for name in (text_column, "text") if row[1].get(name) is not None), None)
+    if column is None and isinstance(row[1].get("tokens"), list):
+        return " ".join(word_list(row, "tokens"))
+    return text_value(row, column or text_column, "text_column")

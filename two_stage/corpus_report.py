@@ -20,10 +20,8 @@ WIDTH = 100  # columns of the screen
 
 def lower_cases(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer makes all letters small, whatever its settings say: its normalizer is tried on "Ab"."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:  # a tokenizer in Python
-        return bool(getattr(tokenizer, "do_lower_case", False))
-    return backend.normalizer is not None and "A" not in backend.normalizer.normalize_str("Ab")
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return normalizer is not None and "A" not in normalizer.normalize_str("Ab")
 
 
 def letter_case(documents: Dataset, tokenizer: PreTrainedTokenizerBase, most_tokens: int = 200_000) -> float | None:

@@ -24,9 +24,10 @@ from two_stage.entity_scores import (
     type_scores,
 )
 from two_stage.intervals import bootstrap_intervals
-from two_stage.pictures import draw_confusion_matrix, draw_learning_curves, draw_reliability
-from two_stage.report import HEADLINES, Findings, markdown_cell
-from two_stage.scoring import with_intervals
+from two_stage.label_scores import Table, draw_training, draw_trust, reliability_table, write_tables
+from two_stage.pictures import draw_confusion_matrix
+from two_stage.report import Findings, markdown_cell
+from two_stage.scoring import check_logits, with_intervals
 from two_stage.tag_schemes import tag_names
 from two_stage.tagged_sentences import Sentences
 
@@ -107,11 +108,13 @@ class EntitySplit:
         Args:
             evaluated: `predictions`, the logits of the words that a row answers for: (rows, words, labels);
                 `label_ids`, the first of them and how many they are: (rows, 2).
+
+        Raises:
+            FloatingPointError: see `check_logits`.
         """
         for row, (first, count) in zip(evaluated.predictions, evaluated.label_ids.tolist(), strict=True):
             self.logits[first : first + count] = row[:count, self.numbers]
-        if not np.isfinite(self.logits).all():
-            raise FloatingPointError("the model gives logits that are no finite numbers; its weights are broken")
+        check_logits(self.logits)
         self.decode()
         return self.scores() if self.is_labelled else {}
 
@@ -259,7 +262,7 @@ def spans_found(scored: EntitySplit) -> list[list[dict[str, Any]]]:
     return rows
 
 
-def entity_table(scored: EntitySplit) -> dict[str, Any]:
+def entity_table(scored: EntitySplit) -> Table:
     """What label_scores.json says of a split: each type's scores, what became of its entities, and the calibration."""
     columns = {name: value.tolist() for name, value in type_scores(scored.counts().sum(axis=0)).items()}
     columns |= type_intervals(scored) | type_conlleval(scored)
@@ -268,14 +271,11 @@ def entity_table(scored: EntitySplit) -> dict[str, Any]:
         {name: column[i] for name, column in columns.items()} | {"became": {name: kinds[name][i] for name in KINDS}}
         for i in range(len(scored.types))
     ]
-    table: dict[str, Any] = {"labels": dict(zip(scored.types, of_type, strict=True))}
+    table: Table = {"labels": dict(zip(scored.types, of_type, strict=True))}
     # rows gold, columns found; the last of both is none
     table["confusion_matrix"] = entity_confusion(scored.gold, scored.found, len(scored.types)).tolist()
     if len(scored.found.start):
-        bins = scored.reliability()._asdict()
-        table["reliability"] = {
-            name: [None if np.isnan(value) else value for value in column.tolist()] for name, column in bins.items()
-        }
+        table["reliability"] = reliability_table(scored.reliability())
     return table
 
 
@@ -303,34 +303,26 @@ def type_conlleval(scored: EntitySplit) -> dict[str, list[float]]:
     return {f"conlleval_{name}": type_scores(counts)[name].tolist() for name in ("precision", "recall", "f1")}
 
 
-def write_results(
+def write_label_scores(
     folder: Path, scored: dict[str, EntitySplit], log_history: list[dict[str, float]], facts: dict[str, str]
 ) -> Findings:
     """Write label_scores.json and the pictures.
 
     Args:
         folder: the run's.
-        scored: the splits that were predicted, by name; of those with tags the last is shown, the test's if it has.
+        scored: the splits that were predicted, by name; of those with tags the last is shown.
         log_history: of the trainer's state.
         facts: name → value, for the model card.
 
     Returns:
         What the model card says of all this.
     """
-    sections = []
     tagged = {name: split for name, split in scored.items() if split.is_labelled and split.types}
-    if tagged:
-        tables = {name: entity_table(split) for name, split in tagged.items()}
-        text = json.dumps(tables, indent=1, ensure_ascii=False)
-        (folder / "label_scores.json").write_text(text + "\n", encoding="utf-8")
-        name = list(tagged)[-1]
-        sections += draw_scores(folder, name, tagged[name], tables[name])
-    if draw_learning_curves(folder / "learning_curves.png", log_history, {name: HEADLINES[name] for name in CURVES}):
-        sections.append("## Training\n\n![Learning curves](learning_curves.png)")
-    return Findings(facts, tuple(sections))
+    sections = write_tables(folder, tagged, entity_table, draw_scores)
+    return Findings(facts, (*sections, *draw_training(folder, log_history, CURVES)))
 
 
-def draw_scores(folder: Path, name: str, scored: EntitySplit, table: dict[str, Any]) -> list[str]:
+def draw_scores(folder: Path, name: str, scored: EntitySplit, table: Table) -> list[str]:
     """Draw who was taken for whom, and whether probabilities mean what they say; returns the card's sections."""
     counts = np.ma.masked_array(table["confusion_matrix"])
     counts[-1, -1] = np.ma.masked  # what is no entity and was not found is not counted
@@ -338,16 +330,11 @@ def draw_scores(folder: Path, name: str, scored: EntitySplit, table: dict[str, A
     draw_confusion_matrix(folder / "confusion_matrix.png", counts, [*scored.types, "(none)"], title, "entities")
     sections = [f"## Types\n\n{type_table(name, table)}\n\n![Confusion matrix](confusion_matrix.png)"]
     if found := len(scored.found.start):
-        curves = {} if scored.is_calibrated else {"as trained": scored.reliability(scored.temperature)}
-        if scored.temperature != 1 or scored.is_calibrated:
-            curves["calibrated"] = scored.reliability()
-        title = f"How sure, how right: {found:,} entities found in {name}"
-        draw_reliability(folder / "reliability.png", curves, title, "entities")
-        sections.append("## Can its probabilities be trusted?\n\n![Reliability diagram](reliability.png)")
+        sections.append(draw_trust(folder, scored, f"{found:,} entities found in {name}", "entities"))
     return sections
 
 
-def type_table(name: str, table: dict[str, Any]) -> str:
+def type_table(name: str, table: Table) -> str:
     """Each type's scores, and what became of its entities, as Markdown."""
     kinds = list(KINDS.values())
     lines = [f"| type ({name}) | precision | recall | F1 | entities | {' | '.join(kinds)} |"]

@@ -86,6 +86,11 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest one above it that is there."""
+    return next(there for there in (path, *path.absolute().parents) if there.exists())
+
+
 def open_text(path: str) -> IO[str]:
     """Open `path` as UTF-8 text, unpacked if it is an archive; a byte-order mark is dropped."""
     return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")

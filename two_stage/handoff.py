@@ -89,6 +89,16 @@ class Checkpoint:
         fields = self.config.to_dict() | {"transformers_version": None}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
+    @property
+    def task_model(self) -> str | None:
+        """The class of stage two whose trained folder this is; None of an encoder."""
+        return next((name for name in self.config.architectures or [] if name in TASK_MODELS), None)
+
+    @property
+    def reads_pairs(self) -> bool | None:
+        """Whether a trained folder reads two texts a row; None where it does not say."""
+        return getattr(self.config, "reads_pairs", None)
+
     def check_length(self, max_length: int) -> None:
         """Refuse rows longer than the model's positions, or too short to hold a token between the special ones."""
         limit = self.config.max_position_embeddings
@@ -101,10 +111,9 @@ class Checkpoint:
         Raises:
             Refusal: it is a model of another task, whose head would be taken for this one's.
         """
-        found = next((name for name in self.config.architectures or [] if name in TASK_MODELS), None)
-        if found not in (None, *architectures):
-            raise Refusal(f"checkpoint {self.name}: is a {found}; start from the folder that stage one left")
-        return [self.config.id2label[i] for i in range(self.config.num_labels)] if found else None
+        if self.task_model not in (None, *architectures):
+            raise Refusal(f"checkpoint {self.name}: is a {self.task_model}; start from the folder that stage one left")
+        return [self.config.id2label[i] for i in range(self.config.num_labels)] if self.task_model else None
 
 
 def open_checkpoint(name: str | None) -> Checkpoint:
@@ -294,8 +303,7 @@ def _checkpoint_file(name: str, file: str) -> Path | None:
 def _check_lineage(checkpoint: Checkpoint, config_file: Path) -> None:
     """Refuse a folder whose weights are gone, or that has others, or another config or tokenizer, than its run left."""
     made = checkpoint.lineage or {}
-    trained = made.get("weights_sha256") or any(name in TASK_MODELS for name in checkpoint.config.architectures or [])
-    if trained and checkpoint.weights is None:
+    if (made.get("weights_sha256") or checkpoint.task_model) and checkpoint.weights is None:
         raise Refusal(f"checkpoint {checkpoint.name}: its {WEIGHTS} is gone; copy it anew")
     if made.get("weights_sha256") not in (None, checkpoint.weights_sha256):
         raise Refusal(f"checkpoint {checkpoint.name}: {WEIGHTS} is not the file that its {LINEAGE} names")
@@ -398,16 +406,13 @@ def new_tensors(model: PreTrainedModel, checkpoint: Checkpoint) -> list[str]:
     return [name for name, _ in model.named_parameters() if name not in there]
 
 
-def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[str, ...]) -> int:
+def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[str, ...]) -> None:
     """Compare every tensor under `bert.` with the checkpoint's file, bit for bit, and leave none of the file's behind.
 
     Args:
         model: as loaded, before any step.
         checkpoint: what it was loaded from; it has weights.
         new: prefixes of the tensors that the file may lack; one that it has is compared all the same.
-
-    Returns:
-        How many tensors were compared.
 
     Raises:
         Refusal: one is missing from the file, differs from it, or stands in the file and not in the model; or it
@@ -426,7 +431,6 @@ def verify_handoff(model: PreTrainedModel, checkpoint: Checkpoint, new: tuple[st
     unused = sorted(name for name in sources.keys() - tensors.keys() if not name.startswith(MAY_STAY_BEHIND))
     if unused:
         raise Refusal(f"checkpoint {checkpoint.name}: its config.json makes a model without {_few(unused)}")
-    return len(tensors.keys() & sources.keys())
 
 
 def encoder_name(key: str) -> str | None:

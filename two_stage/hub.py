@@ -71,8 +71,8 @@ def uploaded_content(folder: Path, name: str, repository: str) -> str | bytes:
     return text.replace(json.dumps(str(folder), ensure_ascii=False), json.dumps(repository)).encode()
 
 
-def upload_run(folder: Path, training: "ExactTrainingArguments") -> str:
-    """Upload a finished run's folder in one commit; returns where it lies.
+def upload_run(folder: Path, training: "ExactTrainingArguments") -> None:
+    """Upload a finished run's folder in one commit.
 
     Raises:
         Refusal: see `open_repository`.
@@ -95,7 +95,6 @@ def upload_run(folder: Path, training: "ExactTrainingArguments") -> str:
             f"{folder}: is finished, but was not uploaded: {_told(error)}; run the same command again to upload it"
         ) from error
     say(f"Uploaded {len(files)} files to {commit.repo_url}: no predictions, no checkpoints")
-    return str(commit.repo_url)
 
 
 def _told(error: Exception) -> str:

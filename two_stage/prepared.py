@@ -201,7 +201,7 @@ def tell_missing(folder: Path, data: Path) -> None:
 
 
 def row_text(row: Row) -> str:
-    """What a row says: its text, or its tokens."""
+    """What a row says, which is written here and so has a text or tokens, and never both."""
     return str(row["text"]) if "text" in row else " ".join(row["tokens"])
 
 

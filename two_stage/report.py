@@ -18,6 +18,8 @@ from two_stage.redaction import redacted, redacted_values
 from two_stage.runs import RESULTS, Run, finished_scores, saved_hashes, write_lineage, write_results
 
 if TYPE_CHECKING:
+    from transformers import BertConfig
+
     from two_stage.trainer import ExactTrainer
 
 SEEDS = "seeds.json"  # what a script leaves that trained a model a seed
@@ -108,6 +110,23 @@ class Card(NamedTuple):
     usage: str  # Python lines that load the folder
     limits: tuple[str, ...] = ()  # what the model is not good for
     task: str = ""  # the Hub's name of it, such as text-classification
+
+
+def model_limits(own: list[str], config: "BertConfig", items: str) -> tuple[str, ...]:
+    """What a model of stage two is not good for: its script's own sentences, between those of every model.
+
+    Args:
+        own: of the script.
+        config: the model's; one of regression gives no probabilities.
+        items: what gets them, words or texts.
+    """
+    limits = ["It was trained on texts of one kind: of others, expect less than these scores.", *own]
+    if config.problem_type != "regression":
+        temperature = getattr(config, "head_temperature", None)
+        found = f"calibrated on the validation {items}, temperature"
+        how = f"{found} {temperature:.3f}" if temperature else "not calibrated"
+        limits.append(f"Its probabilities were {how}; on texts of another kind they mean less.")
+    return tuple(limits)
 
 
 class Findings(NamedTuple):

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from two_stage.checkpoints import find_checkpoint, numbered_checkpoints, write_whole
 from two_stage.exits import Failure, Refusal, say
-from two_stage.files import file_sha256
+from two_stage.files import file_sha256, nearest_existing
 from two_stage.hub import upload_run
 from two_stage.locks import HELD, lock_folder, unlock_folder
 from two_stage.recipe import read_recipe, recipe_text
@@ -135,7 +135,7 @@ def _check_place(folder: Path) -> None:
             raise Refusal(f"{folder}: is a file; give --output_dir a folder")
         if folder.is_symlink() and not folder.exists():
             raise Refusal(f"{folder}: is a link that leads nowhere; give another --output_dir")
-        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        there = nearest_existing(folder)
         if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
             raise Refusal(f"{folder}: no right to read and write in {there}; give another --output_dir")
         if under := [str(parent) for parent in folder.parents if parent.is_file()]:

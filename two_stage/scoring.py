@@ -71,6 +71,16 @@ def score_splits(trainer: ExactTrainer, scored: Mapping[str, ScoredSplit], calib
     return scores
 
 
+def check_logits(logits: np.ndarray) -> None:
+    """Tell that a model answers nothing, where argmax would give its first label.
+
+    Raises:
+        FloatingPointError: not all logits are finite numbers.
+    """
+    if not np.isfinite(logits).all():
+        raise FloatingPointError("the model gives logits that are no finite numbers; its weights are broken")
+
+
 def calibrate(model: nn.Module, validation: ScoredSplit) -> float:
     """Divide the head's last layer by the temperature that suits the validation split best; returns it, or 1.
 

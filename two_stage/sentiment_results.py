@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from two_stage.calibration import calibration_scores, reliability, softmax
+from two_stage.calibration import Reliability, calibration_scores, reliability, softmax
+from two_stage.label_scores import Table, draw_training, draw_trust, reliability_table, write_tables
 from two_stage.labelled_texts import Scale, Texts
-from two_stage.pictures import draw_confusion_matrix, draw_learning_curves, draw_reliability
-from two_stage.report import HEADLINES, Findings, markdown_cell
+from two_stage.pictures import draw_confusion_matrix
+from two_stage.report import Findings, markdown_cell
 from two_stage.scores import SentimentScores, confusion_matrix, label_scores, regression_scores, shade_scores
-from two_stage.scoring import with_intervals
+from two_stage.scoring import check_logits, with_intervals
 
 CALIBRATION = ("calibration_error", "negative_log_likelihood")
 # An interval of it would lie too high: what is biased by few texts is biased once more in a resample of them.
@@ -58,12 +58,16 @@ class SplitScores:
 
         Args:
             evaluated: `predictions`, a row's loss and logits: (rows, 1 + outputs); `label_ids`, its text: (rows,).
+
+        Raises:
+            FloatingPointError: see `check_logits`.
         """
         numbers, results = evaluated.label_ids, evaluated.predictions.astype(np.float64)
         sums = np.zeros((len(self.split), results.shape[1]))
         np.add.at(sums, numbers, results)
         means = sums / np.bincount(numbers, minlength=len(sums))[:, None]
         self.logits = means[:, 1:]
+        check_logits(self.logits)
         scores = {"loss": float(means[:, 0].mean())}
         return scores | self.scores() if self.split.gold is not None else scores
 
@@ -76,6 +80,10 @@ class SplitScores:
     def uncalibrated(self) -> np.ndarray:
         """The same at temperature 1, as the model was trained."""
         return softmax(self.logits * self.temperature)
+
+    def reliability(self, temperature: float = 1.0) -> Reliability:
+        """How often shades are right that are so probable, where logits are multiplied by a temperature."""
+        return reliability(softmax(self.logits * temperature), self.split.targets)
 
     @property
     def predicted(self) -> np.ndarray:
@@ -169,10 +177,10 @@ def safe_cell(text: str) -> str:
     return f"'{text}" if is_risky and not re.fullmatch(r"[+-]\d+([.,]\d+)?", text) else text
 
 
-def label_table(scored: SplitScores) -> dict[str, Any]:
+def label_table(scored: SplitScores) -> Table:
     """What label_scores.json says of a split: each label's scores, who was taken for whom, and the calibration."""
     labels = scored.scale.labels
-    table: dict[str, Any] = {}
+    table: Table = {}
     if labels:
         confusion = scored.confusion()
         columns = {name: value.tolist() for name, value in label_scores(confusion).items()}
@@ -180,41 +188,32 @@ def label_table(scored: SplitScores) -> dict[str, Any]:
         table["labels"] = dict(zip(labels, of_label, strict=True))
         table["confusion_matrix"] = confusion.tolist()  # rows gold, columns predicted
     if not scored.scale.is_regression:
-        bins = reliability(scored.probabilities, scored.split.targets)._asdict()
-        table["reliability"] = {
-            name: [None if np.isnan(value) else value for value in column.tolist()] for name, column in bins.items()
-        }
+        table["reliability"] = reliability_table(scored.reliability())
     return table
 
 
-def write_results(
+def write_label_scores(
     folder: Path, scored: dict[str, SplitScores], log_history: list[dict[str, float]], facts: dict[str, str]
 ) -> Findings:
     """Write label_scores.json and the pictures.
 
     Args:
         folder: the run's.
-        scored: the labelled splits that were scored, by name; the last is shown, the test's where there is one.
+        scored: the splits that were predicted, by name; of those with labels the last is shown.
         log_history: of the trainer's state.
         facts: name → value, for the model card.
 
     Returns:
         What the model card says of all this.
     """
-    sections = []
-    if scored:
-        tables = json.dumps({name: label_table(split) for name, split in scored.items()}, indent=1, ensure_ascii=False)
-        (folder / "label_scores.json").write_text(tables + "\n", encoding="utf-8")
-        sections += draw_scores(folder, *list(scored.items())[-1])
-    if draw_learning_curves(folder / "learning_curves.png", log_history, {name: HEADLINES[name] for name in CURVES}):
-        sections.append("## Training\n\n![Learning curves](learning_curves.png)")
-    return Findings(facts, tuple(sections))
+    labelled = {name: split for name, split in scored.items() if split.is_labelled}
+    sections = write_tables(folder, labelled, label_table, draw_scores)
+    return Findings(facts, (*sections, *draw_training(folder, log_history, CURVES)))
 
 
-def draw_scores(folder: Path, name: str, scored: SplitScores) -> list[str]:
+def draw_scores(folder: Path, name: str, scored: SplitScores, table: Table) -> list[str]:
     """Draw who was taken for whom, and whether probabilities mean what they say; returns the card's sections."""
-    sections = []
-    table, texts = label_table(scored), f"{len(scored.split):,} {name} texts"
+    sections, texts = [], f"{len(scored.split):,} {name} texts"
     if scored.scale.labels:
         counts = np.array(table["confusion_matrix"])
         draw_confusion_matrix(
@@ -226,9 +225,5 @@ def draw_scores(folder: Path, name: str, scored: SplitScores) -> list[str]:
             lines.append(f"| {markdown_cell(label)} | {shares} | {found['support']} |")
         sections.append("\n".join([*lines, "", "![Confusion matrix](confusion_matrix.png)"]))
     if not scored.scale.is_regression:
-        curves = {} if scored.is_calibrated else {"as trained": reliability(scored.uncalibrated, scored.split.targets)}
-        if scored.temperature != 1 or scored.is_calibrated:
-            curves["calibrated"] = reliability(scored.probabilities, scored.split.targets)
-        draw_reliability(folder / "reliability.png", curves, f"How sure, how right: {texts}")
-        sections.append("## Can its probabilities be trusted?\n\n![Reliability diagram](reliability.png)")
+        sections.append(draw_trust(folder, scored, texts))
     return sections

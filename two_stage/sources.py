@@ -129,21 +129,33 @@ def split_sources(settings: SourceFlags) -> dict[str, Source]:
     """The splits that were given, in the order train, validation, test; a file wins over the data set's split.
 
     Raises:
-        Refusal: the data set cannot be read, or has none of the splits, or not those that were asked for.
+        Refusal: the data set cannot be read, or has none of the splits, or not those that were asked for, or two that
+            were asked for are one.
     """
     sources = {split: Source(tuple(files)) for split in SPLITS if (files := getattr(settings, f"{split}_file"))}
     if settings.dataset:
         asked = (settings.dataset, settings.dataset_config, settings.dataset_revision)
-        there = dataset_splits(*asked)
-        if missing := [name for name in settings.dataset_splits or () if name not in there]:
-            raise Refusal(f"data set {settings.dataset}: has no split {missing[0]}; found {', '.join(there)}")
-        taken = settings.dataset_splits or there
-        used = {split: name for split, names in SPLIT_NAMES.items() for name in reversed(names) if name in taken}
-        if not used or (settings.dataset_splits and len(used) < len(taken)):
-            known = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
-            raise Refusal(f"data set {settings.dataset}: its splits {', '.join(taken)} are not all among {known}")
-        sources = {split: Source(dataset=(*asked, name)) for split, name in used.items()} | sources
+        sources = {split: Source(dataset=(*asked, name)) for split, name in _splits_used(settings).items()} | sources
     return {split: sources[split] for split in SPLITS if split in sources}
+
+
+def _splits_used(settings: SourceFlags) -> dict[str, str]:
+    """Of each split that a data set gives its own name for it; see `split_sources`."""
+    there = dataset_splits(str(settings.dataset), settings.dataset_config, settings.dataset_revision)
+    if missing := [name for name in settings.dataset_splits or () if name not in there]:
+        raise Refusal(f"data set {settings.dataset}: has no split {missing[0]}; found {', '.join(there)}")
+    taken = settings.dataset_splits or there
+    used = {split: name for split, names in SPLIT_NAMES.items() for name in reversed(names) if name in taken}
+    known = [name for names in SPLIT_NAMES.values() for name in names]
+    if not used or (settings.dataset_splits and not set(taken).issubset(known)):
+        what = f"its splits {', '.join(taken)} are not all among {', '.join(known)}"
+        raise Refusal(f"data set {settings.dataset}: {what}")
+    for split in used if settings.dataset_splits else ():
+        alike = [name for name in taken if name in SPLIT_NAMES[split]]
+        if len(alike) > 1:
+            told = f"{' and '.join(alike)} are both the {split} split"
+            raise Refusal(f"--dataset_splits {' '.join(taken)}: {told}; name one of them")
+    return used
 
 
 def trace_dataset(settings: SourceFlags) -> dict[str, dict[str, str]]:

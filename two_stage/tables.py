@@ -13,8 +13,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -402,3 +403,57 @@ def number_value(row: PlacedRow, column: str, flag: str) -> float:
 def broken_text(text: str) -> bool:
     """Whether `text` holds half of a character, which JSON can write and no tokenizer can read."""
     return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+# --- Words or a text --------------------------------------------------------------------------------------------------
+
+
+class TagColumns(Protocol):
+    """The flags that name the columns of tagged words, or of a text and its entities."""
+
+    tokens_column: str
+    tags_column: str
+    text_column: str
+    entities_column: str
+
+
+@dataclass
+class UsualColumns:
+    """What those columns are called where no flag says otherwise."""
+
+    tokens_column: str = "tokens"
+    tags_column: str = "ner_tags"
+    text_column: str = "text"
+    entities_column: str = "entities"
+
+
+def has_words(values: Row, columns: TagColumns) -> bool:
+    """Whether a row is read by its words; where it has a text too, by what its tags or its entities belong to."""
+    if columns.tokens_column not in values or columns.text_column not in values:
+        return columns.tokens_column in values
+    words, tags, entities = map(values.get, (columns.tokens_column, columns.tags_column, columns.entities_column))
+    if isinstance(words, list) and any(isinstance(word, dict) for word in words):
+        return False  # Prodigy's, each with its place in the text
+    return words is not None and (tags is not None or entities is None)
+
+
+def word_list(row: PlacedRow, column: str) -> list[str]:
+    """A column's list of words, at least one."""
+    values = column_value(row, column, "tokens_column")
+    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+        raise Refusal(f'{row[0]}: column {column} must hold a list of words such as ["Oslo", "rose"], at least one')
+    if any(map(broken_text, values)):
+        raise Refusal(f"{row[0]}: column {column} holds half of a character (a lone surrogate); mend the text")
+    return values
+
+
+def tagged_text(row: PlacedRow, columns: TagColumns) -> str:
+    """The text of a row of words, one blank between two, or of a text; it need not be tagged.
+
+    Raises:
+        Refusal: neither words nor a text in it.
+    """
+    # a table of texts may have anything else in a column of that name, such as how many they are
+    if isinstance(row[1].get(columns.tokens_column), list) and has_words(row[1], columns):
+        return " ".join(word_list(row, columns.tokens_column))
+    return text_value(row, columns.text_column, "text_column")

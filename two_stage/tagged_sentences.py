@@ -18,21 +18,17 @@ from two_stage.exits import Refusal, say
 from two_stage.files import file_format
 from two_stage.handoff import Checkpoint
 from two_stage.sources import SampleFlags, Source, SourceFlags, split_sources, training_sample
-from two_stage.tables import TAG, PlacedRow, Row, broken_text, column_value, text_value, told
+from two_stage.tables import TAG, PlacedRow, TagColumns, broken_text, has_words, text_value, told, word_list
 from two_stage.tag_schemes import detect_scheme, split_tag, tag_names, to_iob2
 
 ENTITY_MODELS = ("BertForTokenClassification",)
 LONG_SENTENCE = 1000  # words; in a file of columns, a sign that blank lines are missing
 
 
-class TagFlags(SourceFlags, SampleFlags, Protocol):
+class TagFlags(SourceFlags, SampleFlags, TagColumns, Protocol):
     """The flags that say what is read; the script's settings have them."""
 
-    tokens_column: str
-    tags_column: str
     labels: list[str] | None
-    text_column: str
-    entities_column: str
     document_column: str
     allow_leakage: bool
 
@@ -55,17 +51,7 @@ CHINESE = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]"
 WORDS = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(CHINESE), "isolated")])
 
 
-def has_words(values: Row, settings: TagFlags) -> bool:
-    """Whether a row is read by its words; where it has a text too, by what its tags or its entities belong to."""
-    if settings.tokens_column not in values or settings.text_column not in values:
-        return settings.tokens_column in values
-    words, tags, entities = map(values.get, (settings.tokens_column, settings.tags_column, settings.entities_column))
-    if isinstance(words, list) and any(isinstance(word, dict) for word in words):
-        return False  # Prodigy's, each with its place in the text
-    return words is not None and (tags is not None or entities is None)
-
-
-def read_sentence(row: PlacedRow, settings: TagFlags, names: list[str] | None) -> Sentence:
+def read_sentence(row: PlacedRow, settings: TagColumns, names: list[str] | None) -> Sentence:
     """The words and tags of a row, be it of words or of text.
 
     Args:
@@ -103,16 +89,6 @@ def ending_hint(place: str) -> str:
     """For a refusal: columns of words and tags often go by an ending that says something else."""
     is_other = file_format(place.rpartition(" row ")[0]) in ("txt", "csv", "tsv")
     return "; name a file of CoNLL columns .conll" if is_other else ""
-
-
-def word_list(row: PlacedRow, column: str) -> list[str]:
-    """A column's list of words, at least one."""
-    values = column_value(row, column, "tokens_column")
-    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-        raise Refusal(f'{row[0]}: column {column} must hold a list of words such as ["Oslo", "rose"], at least one')
-    if any(map(broken_text, values)):
-        raise Refusal(f"{row[0]}: column {column} holds half of a character (a lone surrogate); mend the text")
-    return values
 
 
 def tag_list(row: PlacedRow, column: str, names: list[str] | None) -> list[str]:

@@ -40,7 +40,6 @@ UNUSED = re.compile(r"\[unused\d+\]")
 class WordCounts:
     """What the words of a corpus are made of; a word is what the tokenizer's pre-tokenizer cuts out, a comma too."""
 
-    documents: int = 0
     tokens: int = 0
     words: int = 0
     unknown: int = 0  # words that are [UNK]
@@ -97,7 +96,6 @@ def count_words(
         begins[np.cumsum(lengths)[lengths > 0] - lengths[lengths > 0]] = True
         first = np.flatnonzero(begins)
         pieces = np.diff(first, append=len(ids))  # of each word
-        counts.documents += len(batch)
         counts.tokens += len(ids)
         counts.words += len(first)
         counts.unknown += int(np.count_nonzero(ids == tokenizer.unk_token_id))
