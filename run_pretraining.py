@@ -12,7 +12,7 @@ encoder and its pooler from the folder that this leaves.
 
 import math
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 
@@ -515,17 +515,18 @@ def positions_to_read(is_masked: Tensor) -> dict[str, Tensor]:
 
 
 def streamed_pairs(settings: Settings, training: PretrainingArguments, corpora: Corpora) -> StreamedRows:
-    """The training documents as rows that are made while they are read."""
+    """The training documents as rows that are made while they are read, but for those that are scored."""
+    scored = [documents for documents in (corpora.held_out, corpora.general) if documents is not None]
     return StreamedRows(
         corpus_source(settings, settings.train_file),
         partial(block_pairs, settings=settings, tokenizer=corpora.tokenizer),
-        key=str(training.seed if training.data_seed is None else training.data_seed),
+        key=str(training.draw_seed),
         step_rows=training.rows_a_step,
         lanes=settings.stream_lanes or training.world_size,
         rank=training.process_index,
         processes=training.world_size,
         block_documents=settings.stream_documents,
-        held_out=frozenset() if corpora.held_out is None else frozenset(text_hashes(corpora.held_out).tolist()),
+        held_out=frozenset(chain.from_iterable(text_hashes(documents).tolist() for documents in scored)),
     )
 
 
@@ -550,7 +551,7 @@ def write_report(run: Run, report: dict[str, Any]) -> None:
             write_whole(run.folder / "corpus_report.json", json.dumps(report, indent=2) + "\n")
 
 
-def warmup_steps(settings: Settings, pairs: SentencePairs, training: PretrainingArguments) -> int:
+def head_warmup_steps(settings: Settings, pairs: SentencePairs, training: PretrainingArguments) -> int:
     """Steps for new heads to learn before the encoder does."""
     if settings.head_warmup_steps is not None:
         return settings.head_warmup_steps
@@ -569,7 +570,7 @@ def corpus_report(
     sentences = np.diff(starts)
     labels, cut = pairs.plan[:, 6], int(pairs.plan[:, 7].sum())
     batch_rows = training.train_batch_size
-    batches = pairs.lengths[list(EpochSampler(pairs, training.rows_a_step, training.seed))].reshape(-1, batch_rows)
+    batches = pairs.lengths[list(EpochSampler(pairs, training.rows_a_step, training.draw_seed))].reshape(-1, batch_rows)
     steps = planned_steps(len(pairs), training)
     return {
         "documents": len(pairs.bounds),
@@ -867,7 +868,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         corpora = read_corpora(settings, checkpoint.tokenizer)
     tokenizer = corpora.tokenizer
     lineage["tokenizer_sha256"] = tokenizer_sha256(tokenizer)
-    pairs = SentencePairs(corpora.train, tokenizer, settings, training.seed)
+    pairs = SentencePairs(corpora.train, tokenizer, settings, training.draw_seed)
     held_out, general = (
         SentencePairs(documents, tokenizer, settings, None) if documents is not None else None
         for documents in (corpora.held_out, corpora.general)
@@ -893,7 +894,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     begin_run(run, recipe, lineage)
     if run.checkpoint is None:
         write_report(run, report)
-        warm_up_heads(model, new, warmup_steps(settings, pairs, training), training, **parts)
+        warm_up_heads(model, new, head_warmup_steps(settings, pairs, training), training, **parts)
     trainer = PretrainingTrainer(
         model=model, args=training, eval_dataset=held_out, compute_metrics=pretraining_scores, **parts
     )

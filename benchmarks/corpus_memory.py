@@ -8,13 +8,13 @@ Another file is read by `python benchmarks/corpus_memory.py --file FILE`.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 import numpy as np
 
@@ -67,6 +67,7 @@ def measure(path: str, workers: int | None, checkpoint: str) -> dict[str, float]
     from transformers import AutoTokenizer
 
     from two_stage.corpus import CorpusSource, flat_sentence_lengths, load_corpus
+    from two_stage.memory import memory_gb
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     peaks, done = {"main": 0.0, "worker": 0.0}, threading.Event()
@@ -85,8 +86,8 @@ def measure(path: str, workers: int | None, checkpoint: str) -> dict[str, float]
         "tokens": int(lengths.sum()),
         "seconds": seconds,
         "tokens/s": lengths.sum() / seconds,
-        "peak RSS": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobytes,
-        "worker's": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * kilobytes,
+        "peak RSS": 1000 * memory_gb(),
+        "worker's": getrusage(RUSAGE_CHILDREN).ru_maxrss * kilobytes,
         "peak anon": peaks["main"],
         "worker anon": peaks["worker"],
     }

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone with no install
 
+from two_stage.memory import memory_gb
 from two_stage.step_costs import StepTimer
 
 FOLDER = Path(__file__).parent
@@ -151,15 +152,6 @@ def by_turns(variants: dict[str, Callable[[], list[float]]], rounds: int) -> dic
             with quietly():
                 found[name] += run()
     return found
-
-
-def memory_gb(field: str = "VmHWM") -> float:
-    """Of this process in 10^9 bytes: the peak so far, or with VmRSS what it holds now.
-
-    Not getrusage's: a new process inherits its parent's peak there.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(re.search(rf"{field}:\s+(\d+)", status)[1]) * 1024 / 1e9  # type: ignore[index]
 
 
 def peak_memory(run: Callable[[], Any]) -> dict[str, float]:

@@ -16,12 +16,11 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
 WORDS = "profit loss margin order cash cost debt sales rose fell grew sank held slid jumped in Oslo Lima Turin".split()
-CALL = """import resource, sys
+CALL = """import json, sys
 import run_sentiment
+from two_stage.memory import memory_gb
 scores = run_sentiment.main(sys.argv[1:])
-import json
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"mb": peak, "scores": scores}))
+print(json.dumps({"mb": 1000 * memory_gb(), "scores": scores}))
 """
 
 

@@ -191,7 +191,7 @@ def test_the_report_names_every_number() -> None:
     parts = [
         "3,300,000",
         "random next sentences            50.0 %",
-        "unknown tokens                  < 0.1 %",
+        "unknown words                   < 0.1 %",
         "103.40",
     ]
     parts += ["mln 4,051 × 2 pieces, dlrs", "held-out texts", "10,244,060", "0.41", "near duplicates"]

@@ -248,7 +248,7 @@ def test_the_trainer_asks_for_all_of_it(tmp_path: Path, monkeypatch: pytest.Monk
 def test_freed_memory_is_kept() -> None:
     """100 MB given back before the call, and not after it."""
     code = """
-from benchmarks.measuring import memory_gb
+from two_stage.memory import memory_gb
 from two_stage.cpu_training import keep_freed_memory
 left = []
 for _ in range(2):

@@ -87,6 +87,17 @@ def test_accumulation_changes_nothing(
     assert_same_run(tmp_path / "run", reference[script])
 
 
+def test_the_data_seed_draws_all_of_the_data(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """Order, pairs and masks: where nothing drops out, the other seed changes nothing."""
+    curves = []
+    for seed, data_seed in ((1, 7), (2, 7), (2, 8)):
+        output = tmp_path / f"{seed}-{data_seed}"
+        seeds = ["--seed", str(seed), "--data_seed", str(data_seed)]
+        run_pretraining.main([*flags("pretraining", tiny_folder, data_folder, output, 16, 1), *seeds])
+        curves.append(curve(output))
+    assert curves[0] == curves[1] != curves[2]
+
+
 # Flags of stage one that change what a step is made of
 STAGE_ONE = {
     "masked words alone": ["--no_next_sentence", "true"],

@@ -13,11 +13,14 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 import run_pretraining
 from tests.conftest import REPOSITORY
 from two_stage.corpus import CorpusSource, text_hash
-from two_stage.exits import Refusal
+from two_stage.exits import Failure, Refusal
+from two_stage.recipe import parse_flags
+from two_stage.splits import read_corpora
 from two_stage.streaming import StreamedRows
 
 
@@ -149,6 +152,36 @@ def test_a_streamed_run_resumes_bit_for_bit(tiny_folder: Path, data_folder: Path
     assert losses(cut) == losses(whole)
     weights, expected = load_file(cut / "model.safetensors"), load_file(whole / "model.safetensors")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_broken_row_far_down_is_told_in_one_line(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path, workers: str
+) -> None:
+    """By whichever process or worker reads it, without a traceback's text."""
+    rows = [{"text": f"profit rose {i}. cost fell {i}."} for i in range(40)]
+    lines = [json.dumps(row if i != 37 else {"text": 5}) for i, row in enumerate(rows)]
+    file = tmp_path / "corpus.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    more = ["--train_file", str(file), "--stream_lanes", "1", "--dataloader_num_workers", workers]
+    with pytest.raises(Failure) as failure:
+        run_pretraining.main(call(tiny_folder, data_folder, tmp_path / "run", *more))
+    assert str(failure.value).startswith(f"{file} row 38: column text holds 5")
+    assert "\n" not in str(failure.value)
+
+
+def test_general_documents_are_not_trained_on(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """As without a stream: their loss, before and after, is of text that was not learnt by heart."""
+    general = (data_folder / "corpus.txt").read_text().split("\n\n")[:5]
+    file = tmp_path / "general.txt"
+    file.write_text("\n\n".join(general))
+    flags = call(tiny_folder, data_folder, tmp_path / "run", "--forgetting_file", str(file))
+    settings, training, _ = parse_flags(
+        flags, run_pretraining.Settings, run_pretraining.PretrainingArguments, "", "A run."
+    )
+    corpora = read_corpora(settings, AutoTokenizer.from_pretrained(tiny_folder))
+    rows = run_pretraining.streamed_pairs(settings, training, corpora)
+    assert rows.held_out == {text_hash(document.splitlines()) for document in general}
 
 
 def test_a_stream_needs_an_end(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:

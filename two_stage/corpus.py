@@ -22,7 +22,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from two_stage import tables
+from two_stage import files, tables
 from two_stage.data_sets import open_split
 from two_stage.exits import Refusal
 from two_stage.files import archive, check_files, file_format, file_sha256, open_part, open_text, readable
@@ -329,7 +329,8 @@ def load_corpus(
     """
     shards = cut_shards(source, shard_bytes)
     count, content = (None, _content_key(source, shards)) if limit is None else _first_documents(source, shards, limit)
-    key = [content, file_sha256(__file__), file_sha256(tables.__file__), version("sentencex"), version("tokenizers")]
+    key = [content, *map(file_sha256, (__file__, files.__file__, tables.__file__))]
+    key += [version("sentencex"), version("tokenizers")]
     key += [tokenizer_sha256(tokenizer), str(tokenizer.split_special_tokens), source.text_column, source.language]
     builder = TableBuilder(
         dataset_name="corpus",

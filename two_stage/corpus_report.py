@@ -113,7 +113,7 @@ def _language_warnings(report: dict[str, Any]) -> Iterator[str]:
     """Of text that the checkpoint's vocabulary is not made for."""
     if (unknown := _measured(report, "unknown_share")) > MANY_UNKNOWN:
         yield (
-            f"{percent(unknown)} of the tokens are [UNK], characters that the vocabulary does not have and that no "
+            f"{percent(unknown)} of the words are [UNK], characters that the vocabulary does not have and that no "
             "training can tell apart: take a checkpoint of this alphabet, or clean the text."
         )
     if (pieces := _measured(report, "pieces_per_word")) > MANY_PIECES:
@@ -190,7 +190,7 @@ TABLE = {
     },
     "words": {
         "pieces_per_word": "pieces a word",
-        "unknown_share": "unknown tokens",
+        "unknown_share": "unknown words",
         "words_with_capitals": "words with a capital",
         "new_words": "new words",
     },

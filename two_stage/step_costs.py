@@ -1,7 +1,6 @@
 """What an optimizer step costs here, in time and memory, told by the first few."""
 
 import time
-from resource import RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import IntervalStrategy
 
+from two_stage.memory import memory_gb
 from two_stage.trainer import ExactTrainer
 from two_stage.training_arguments import ExactTrainingArguments, arguments_aside
 
@@ -39,9 +39,9 @@ class StepTimer(TrainerCallback):
             all that it holds.
         """
         on_gpu = torch.cuda.is_available() and not args.use_cpu
-        peak = torch.cuda.max_memory_allocated() if on_gpu else getrusage(RUSAGE_SELF).ru_maxrss * 1024
+        peak = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else memory_gb()
         seconds = float(np.median(np.diff(self.ends)))
-        return {"seconds_a_step": seconds, "hours": seconds * steps / 3600, "memory_gb": peak / 1e9}
+        return {"seconds_a_step": seconds, "hours": seconds * steps / 3600, "memory_gb": peak}
 
 
 class FewSteps(StepTimer):

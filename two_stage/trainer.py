@@ -333,8 +333,15 @@ class ExactTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
-        """The batches of one optimizer step, and its items over all of them and over all processes."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        """The batches of one optimizer step, and its items over all of them and over all processes.
+
+        Raises:
+            Failure: what is read while it is needed cannot be.
+        """
+        try:
+            batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        except Refusal as error:  # a row far down a stream; that of a worker has a traceback before it
+            raise Failure(str(error).rsplit("Refusal: ", 1)[-1].strip()) from error
         if not batches:
             return batches, None
         for batch in batches:
@@ -413,8 +420,7 @@ class ExactTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         """One order of rows for every way to cut a step into batches."""
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self.sampler = EpochSampler(self.train_dataset, self.args.rows_a_step, seed)
+        self.sampler = EpochSampler(self.train_dataset, self.args.rows_a_step, self.args.draw_seed)
         return self.sampler
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

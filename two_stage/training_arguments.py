@@ -155,6 +155,11 @@ class ExactTrainingArguments(TrainingArguments):
         return "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"
 
     @property
+    def draw_seed(self) -> int:
+        """What the order of rows is drawn by, and stage one's pairs and masks: dropout has the seed itself."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
     def rows_a_step(self) -> int:
         """Rows that one optimizer step sees, over accumulation and all processes."""
         return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
