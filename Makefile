@@ -27,7 +27,7 @@ quickstart: $(INSTALLED)  ## both stages and the comparison on made-up financial
 	$(RUN) run_sentiment.py --recipe recipes/quickstart/sentiment.yaml
 	$(RUN) run_ner.py --recipe recipes/quickstart/ner.yaml
 	$(RUN) run_comparison.py --recipe recipes/quickstart/comparison.yaml
-	@$(RUN) -m two_stage.report outputs/quickstart/pretraining outputs/quickstart/sentiment outputs/quickstart/ner
+	@$(RUN) -m two_stage.results.report outputs/quickstart/pretraining outputs/quickstart/sentiment outputs/quickstart/ner
 
 recipe: $(INSTALLED)  ## your own: NAME=mydomain CORPUS=... and SENTIMENT=... or ENTITIES=..., see docs/your_own_data.md
 	$(RUN) recipes/new_recipe.py $(or $(NAME),--help) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(SENTIMENT),--sentiment \

@@ -35,18 +35,18 @@ from transformers import BertForTokenClassification, EvalPrediction
 
 import run_ner
 import run_sentiment
-from two_stage.entity_results import EntitySplit, spans_found
-from two_stage.exits import OneLineParser, Refusal, Stopped, run_script, say
-from two_stage.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
-from two_stage.labelled_texts import SENTIMENT_MODELS, Reading, Scale, Texts, tokenize_texts, trained_scale
-from two_stage.redaction import redacted
-from two_stage.report import score_lines
-from two_stage.runs import RESULTS
-from two_stage.sentiment_results import SplitScores, safe_cell
-from two_stage.tables import broken_text
-from two_stage.tag_schemes import tag_names
-from two_stage.tagged_sentences import Sentences, read_sentence, trained_types
-from two_stage.windows import plan_windows
+from two_stage.checkpointing.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
+from two_stage.checkpointing.runs import RESULTS
+from two_stage.command_line.exits import OneLineParser, Refusal, Stopped, run_script, say
+from two_stage.command_line.redaction import redacted
+from two_stage.data.labelled_texts import SENTIMENT_MODELS, Reading, Scale, Texts, tokenize_texts, trained_scale
+from two_stage.data.tables import broken_text
+from two_stage.data.tag_schemes import tag_names
+from two_stage.data.tagged_sentences import Sentences, read_sentence, trained_types
+from two_stage.data.windows import plan_windows
+from two_stage.results.entity_results import EntitySplit, spans_found
+from two_stage.results.report import score_lines
+from two_stage.results.sentiment_results import SplitScores, safe_cell
 
 HERE = "127.0.0.1"  # no other machine can ask
 MOST_LETTERS = 20_000  # of a text; some hundred windows, seconds of a BERT-base on a CPU
@@ -302,7 +302,7 @@ def entity_examples(folder: Path) -> list[dict[str, str]]:
 def demo_page(models: list[Model]) -> tuple[str, str]:
     """The page, and the policy that lets a browser run and load what stands in it and nothing else."""
     pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "two_stage"),
+        loader=FileSystemLoader(Path(__file__).parent / "two_stage" / "results"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -30,14 +30,14 @@ from torch import Tensor, nn
 from transformers import BertForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from run_sentiment import SentimentModel  # the one import between scripts: its heads are classes that no library has
-from two_stage.checkpoints import put_in_place, spoken_bytes, told_if_unwritten, write_whole
-from two_stage.exits import Failure, Refusal, run_script, say
-from two_stage.files import check_files
-from two_stage.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
-from two_stage.labelled_texts import SENTIMENT_MODELS
-from two_stage.recipe import check_range, parse_settings
-from two_stage.tables import UsualColumns, read_rows, tagged_text, text_value
-from two_stage.tagged_sentences import ENTITY_MODELS
+from two_stage.checkpointing.checkpoints import put_in_place, spoken_bytes, told_if_unwritten, write_whole
+from two_stage.checkpointing.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
+from two_stage.command_line.exits import Failure, Refusal, run_script, say
+from two_stage.command_line.recipe import check_range, parse_settings
+from two_stage.data.files import check_files
+from two_stage.data.labelled_texts import SENTIMENT_MODELS
+from two_stage.data.tables import UsualColumns, read_rows, tagged_text, text_value
+from two_stage.data.tagged_sentences import ENTITY_MODELS
 
 MODELS: dict[str, type[PreTrainedModel]] = dict.fromkeys(SENTIMENT_MODELS, SentimentModel)
 MODELS |= dict.fromkeys(ENTITY_MODELS, BertForTokenClassification)

@@ -15,8 +15,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from two_stage.exits import Failure, Refusal, run_script, say
-from two_stage.recipe import check_range, help_if_asked, parse_settings, read_recipe
+from two_stage.command_line.exits import Failure, Refusal, run_script, say
+from two_stage.command_line.recipe import check_range, help_if_asked, parse_settings, read_recipe
 
 SCRIPT, QUICKSTART = "run_comparison.py", "recipes/quickstart/comparison.yaml"
 HOME = Path(__file__).parent
@@ -138,19 +138,19 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-from two_stage.checkpoints import write_whole
-from two_stage.comparison import SCORES, Arm, Cell, compare, comparison_table, read_json
-from two_stage.comparison_report import write_report
-from two_stage.files import check_files
-from two_stage.handoff import Checkpoint, open_checkpoint
-from two_stage.lineage import trace_lineage
-from two_stage.redaction import redacted, redacted_values
-from two_stage.report import HEADLINES
-from two_stage.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
-from two_stage.seeds import check_seed_range
-from two_stage.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
-from two_stage.sources import SPLITS, Source, split_sources
-from two_stage.tables import LABELLED_FORMATS, PlacedRow, UsualColumns, read_rows, tagged_text, text_value
+from two_stage.checkpointing.checkpoints import write_whole
+from two_stage.checkpointing.handoff import Checkpoint, open_checkpoint
+from two_stage.checkpointing.lineage import trace_lineage
+from two_stage.checkpointing.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
+from two_stage.command_line.redaction import redacted, redacted_values
+from two_stage.comparison.findings import SCORES, Arm, Cell, compare, comparison_table, read_json
+from two_stage.comparison.report import write_report
+from two_stage.comparison.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
+from two_stage.data.files import check_files
+from two_stage.data.sources import SPLITS, Source, split_sources
+from two_stage.data.tables import LABELLED_FORMATS, PlacedRow, UsualColumns, read_rows, tagged_text, text_value
+from two_stage.results.report import HEADLINES
+from two_stage.training.seeds import check_seed_range
 
 # --- Arms and their stage one -----------------------------------------------------------------------------------------
 

@@ -15,12 +15,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from two_stage.exits import Refusal, run_script, say
-from two_stage.losses import Loss, check_focal, chosen_loss, class_weights
-from two_stage.recipe import check_range, help_if_asked, parse_flags
-from two_stage.seeds import check_seed_range, run_seeds
-from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources
-from two_stage.training_arguments import FineTuningArguments
+from two_stage.command_line.exits import Refusal, run_script, say
+from two_stage.command_line.recipe import check_range, help_if_asked, parse_flags
+from two_stage.data.sources import SAMPLE_FLAGS, check_sample, check_sources
+from two_stage.training.losses import Loss, check_focal, chosen_loss, class_weights
+from two_stage.training.seeds import check_seed_range, run_seeds
+from two_stage.training.training_arguments import FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"
 FORMATS = ("jsonl", "parquet", "conll", "bio", "csv", "tsv", "txt")
@@ -150,18 +150,13 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import BertForTokenClassification, PreTrainedTokenizerBase, set_seed
 
-from two_stage.batches import longest_first, pad_rows, repeated_rows
-from two_stage.bulk import check_bulk, look_through, predict_rows
-from two_stage.checkpoints import told_if_unwritten
-from two_stage.entity_results import EntitySplit, prediction_lines, spoken_counts, write_label_scores, write_predictions
-from two_stage.handoff import load_model, open_checkpoint, settled_reading
-from two_stage.layers import check_freezing, check_unfreezing
-from two_stage.report import Card, Findings, finish_run, model_limits
-from two_stage.runs import begin_run, left_as_it_is, open_run
-from two_stage.scoring import score_splits
-from two_stage.tables import PlacedRow
-from two_stage.tag_schemes import tag_names
-from two_stage.tagged_sentences import (
+from two_stage.checkpointing.checkpoints import told_if_unwritten
+from two_stage.checkpointing.handoff import load_model, open_checkpoint, settled_reading
+from two_stage.checkpointing.runs import begin_run, left_as_it_is, open_run
+from two_stage.data.batches import longest_first, pad_rows, repeated_rows
+from two_stage.data.tables import PlacedRow
+from two_stage.data.tag_schemes import tag_names
+from two_stage.data.tagged_sentences import (
     ENTITY_MODELS,
     Sentences,
     check_sentence,
@@ -170,9 +165,20 @@ from two_stage.tagged_sentences import (
     sentences_to_answer,
     trained_types,
 )
-from two_stage.task import Task, check_task, trace_task
-from two_stage.trainer import ExactTrainer
-from two_stage.windows import Windows, plan_windows
+from two_stage.data.windows import Windows, plan_windows
+from two_stage.results.bulk import check_bulk, look_through, predict_rows
+from two_stage.results.entity_results import (
+    EntitySplit,
+    prediction_lines,
+    spoken_counts,
+    write_label_scores,
+    write_predictions,
+)
+from two_stage.results.report import Card, Findings, finish_run, model_limits
+from two_stage.scoring.split_scores import score_splits
+from two_stage.training.layers import check_freezing, check_unfreezing
+from two_stage.training.task import Task, check_task, trace_task
+from two_stage.training.trainer import ExactTrainer
 
 # --- Data: words → word pieces → rows ---------------------------------------------------------------------------------
 

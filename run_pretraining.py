@@ -16,10 +16,10 @@ from itertools import chain, pairwise
 
 import torch
 
-from two_stage.exits import Refusal, run_script, say
-from two_stage.recipe import check_range, help_if_asked, parse_flags
-from two_stage.report import Card, finish_run
-from two_stage.training_arguments import ExactTrainingArguments, arguments_aside, planned_steps
+from two_stage.command_line.exits import Refusal, run_script, say
+from two_stage.command_line.recipe import check_range, help_if_asked, parse_flags
+from two_stage.results.report import Card, finish_run
+from two_stage.training.training_arguments import ExactTrainingArguments, arguments_aside, planned_steps
 
 SCRIPT, QUICKSTART = "run_pretraining.py", "recipes/quickstart/pretraining.yaml"
 CARD = Card(
@@ -168,13 +168,8 @@ from transformers import (
 from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 from transformers.trainer_utils import SchedulerType
 
-from two_stage.batches import EpochSampler, pad_rows
-from two_stage.checkpoints import put_in_place, told_if_unwritten, write_whole
-from two_stage.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
-from two_stage.corpus_report import describe_documents, report_lines
-from two_stage.cross_entropy import SummedCrossEntropy
-from two_stage.files import check_files
-from two_stage.handoff import (
+from two_stage.checkpointing.checkpoints import put_in_place, told_if_unwritten, write_whole
+from two_stage.checkpointing.handoff import (
     Checkpoint,
     SavedAsStock,
     load_model,
@@ -182,18 +177,23 @@ from two_stage.handoff import (
     open_checkpoint,
     tokenizer_sha256,
 )
-from two_stage.last_layer import can_read_few, let_last_layer_read_few
-from two_stage.launch import is_shared_out
-from two_stage.layers import check_freezing
-from two_stage.lineage import trace_lineage
-from two_stage.runs import Run, begin_run, left_as_it_is, open_run, saved_hashes, write_lineage
-from two_stage.scores import PretrainingScores
-from two_stage.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
-from two_stage.step_costs import TIMED_STEPS, StepTimer, time_steps
-from two_stage.streaming import StreamedRows
-from two_stage.tables import LABELLED_FORMATS
-from two_stage.trainer import ExactTrainer
-from two_stage.vocabulary import extend_embeddings
+from two_stage.checkpointing.lineage import trace_lineage
+from two_stage.checkpointing.runs import Run, begin_run, left_as_it_is, open_run, saved_hashes, write_lineage
+from two_stage.command_line.launch import is_shared_out
+from two_stage.data.batches import EpochSampler, pad_rows
+from two_stage.data.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
+from two_stage.data.corpus_report import describe_documents, report_lines
+from two_stage.data.files import check_files
+from two_stage.data.splits import Corpora, corpus_source, dataset_key, read_corpora, text_hashes
+from two_stage.data.streaming import StreamedRows
+from two_stage.data.tables import LABELLED_FORMATS
+from two_stage.data.vocabulary import extend_embeddings
+from two_stage.scoring.scores import PretrainingScores
+from two_stage.training.cross_entropy import SummedCrossEntropy
+from two_stage.training.last_layer import can_read_few, let_last_layer_read_few
+from two_stage.training.layers import check_freezing
+from two_stage.training.step_costs import TIMED_STEPS, StepTimer, time_steps
+from two_stage.training.trainer import ExactTrainer
 
 # --- Data: documents → sentence pairs → masked batches ----------------------------------------------------------------
 
@@ -564,7 +564,7 @@ def corpus_report(
     """What the training documents are made of, the pairs and batches of their first epoch, and the plan.
 
     Returns:
-        Numbers by name, as `two_stage.corpus_report.TABLE` explains them; shares lie between 0 and 1.
+        Numbers by name, as `two_stage.data.corpus_report.TABLE` explains them; shares lie between 0 and 1.
     """
     _, starts = flat_sentence_lengths(corpora.train)
     sentences = np.diff(starts)

@@ -14,12 +14,12 @@ at 2e-5; the head, which starts from nothing, at 5e-5. The folder that this leav
 import math
 from dataclasses import dataclass, field
 
-from two_stage.exits import Refusal, run_script
-from two_stage.losses import LOSSES, Loss, check_focal, chosen_loss
-from two_stage.recipe import check_range, help_if_asked, parse_flags
-from two_stage.seeds import check_seed_range, run_seeds
-from two_stage.sources import SAMPLE_FLAGS, check_sample, check_sources
-from two_stage.training_arguments import FineTuningArguments
+from two_stage.command_line.exits import Refusal, run_script
+from two_stage.command_line.recipe import check_range, help_if_asked, parse_flags
+from two_stage.data.sources import SAMPLE_FLAGS, check_sample, check_sources
+from two_stage.training.losses import LOSSES, Loss, check_focal, chosen_loss
+from two_stage.training.seeds import check_seed_range, run_seeds
+from two_stage.training.training_arguments import FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
@@ -150,11 +150,11 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from two_stage.batches import repeated_rows
-from two_stage.bulk import check_bulk, look_through, predict_rows
-from two_stage.checkpoints import told_if_unwritten
-from two_stage.handoff import SavedAsStock, load_model, open_checkpoint
-from two_stage.labelled_texts import (
+from two_stage.checkpointing.checkpoints import told_if_unwritten
+from two_stage.checkpointing.handoff import SavedAsStock, load_model, open_checkpoint
+from two_stage.checkpointing.runs import begin_run, left_as_it_is, open_run
+from two_stage.data.batches import repeated_rows
+from two_stage.data.labelled_texts import (
     Reading,
     Scale,
     check_text,
@@ -165,12 +165,10 @@ from two_stage.labelled_texts import (
     texts_to_answer,
     trained_scale,
 )
-from two_stage.last_layer import can_read_few, let_last_layer_read_few
-from two_stage.layers import check_freezing, check_unfreezing
-from two_stage.report import Card, Findings, finish_run, model_limits
-from two_stage.runs import begin_run, left_as_it_is, open_run
-from two_stage.scoring import score_splits
-from two_stage.sentiment_results import (
+from two_stage.data.tables import PlacedRow
+from two_stage.results.bulk import check_bulk, look_through, predict_rows
+from two_stage.results.report import Card, Findings, finish_run, model_limits
+from two_stage.results.sentiment_results import (
     SplitScores,
     csv_text,
     prediction_header,
@@ -178,9 +176,11 @@ from two_stage.sentiment_results import (
     write_label_scores,
     write_predictions,
 )
-from two_stage.tables import PlacedRow
-from two_stage.task import Task, check_task, trace_task
-from two_stage.trainer import ExactTrainer
+from two_stage.scoring.split_scores import score_splits
+from two_stage.training.last_layer import can_read_few, let_last_layer_read_few
+from two_stage.training.layers import check_freezing, check_unfreezing
+from two_stage.training.task import Task, check_task, trace_task
+from two_stage.training.trainer import ExactTrainer
 
 # --- Model and loss ---------------------------------------------------------------------------------------------------
 

@@ -66,8 +66,8 @@ def measure(path: str, workers: int | None, checkpoint: str) -> dict[str, float]
     """Read one corpus in this process; figures in MB (10^6 bytes) and seconds."""
     from transformers import AutoTokenizer
 
-    from two_stage.corpus import CorpusSource, flat_sentence_lengths, load_corpus
-    from two_stage.memory import memory_gb
+    from two_stage.data.corpus import CorpusSource, flat_sentence_lengths, load_corpus
+    from two_stage.training.memory import memory_gb
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     peaks, done = {"main": 0.0, "worker": 0.0}, threading.Event()

@@ -53,7 +53,7 @@ from measuring import (
 
 import run_ner
 import run_sentiment
-from two_stage import batches
+from two_stage.data import batches
 
 SCRIPTS: dict[str, tuple[ModuleType, str]] = {
     "sentiment": (run_sentiment, "SentimentTrainer"),
@@ -230,7 +230,7 @@ def without_test(flags: list[str]) -> list[str]:
 
 def prediction_table(task: str, flags: list[str], rounds: int) -> list[dict[str, Any]]:
     """Rows a second of the script that predicts, and of the stock pipeline over the same texts."""
-    from two_stage.tables import read_rows
+    from two_stage.data.tables import read_rows
 
     test = flags[flags.index("--test_file") + 1]
     texts = [row["text"] if task == "sentiment" else " ".join(row["tokens"]) for _, row in read_rows(test)]

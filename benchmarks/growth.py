@@ -35,7 +35,7 @@ from measuring import (
     report,
 )
 
-from two_stage.pictures import COLOURS, GREY, own_style, write_png
+from two_stage.results.pictures import COLOURS, GREY, own_style, write_png
 
 HOME = Path(__file__).parent.parent
 Rows = list[dict[str, Any]]

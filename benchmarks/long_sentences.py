@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from transformers import AutoTokenizer
 
-from two_stage.tables import read_rows
+from two_stage.data.tables import read_rows
 
 
 def joined(path: str, words: int) -> list[tuple[list[str], list[str]]]:

@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone with no install
 
-from two_stage.memory import memory_gb
-from two_stage.step_costs import StepTimer
+from two_stage.training.memory import memory_gb
+from two_stage.training.step_costs import StepTimer
 
 FOLDER = Path(__file__).parent
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS", FOLDER.parent / "outputs" / "benchmarks"))

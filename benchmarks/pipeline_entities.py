@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from transformers import pipeline
 
-from two_stage.tables import read_rows
+from two_stage.data.tables import read_rows
 
 Span = tuple[int, int, str]
 

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parent.parent
 WORDS = "profit loss margin order cash cost debt sales rose fell grew sank held slid jumped in Oslo Lima Turin".split()
 CALL = """import json, sys
 import run_sentiment
-from two_stage.memory import memory_gb
+from two_stage.training.memory import memory_gb
 scores = run_sentiment.main(sys.argv[1:])
 print(json.dumps({"mb": 1000 * memory_gb(), "scores": scores}))
 """

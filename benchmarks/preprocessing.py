@@ -31,7 +31,7 @@ from measuring import by_turns, checkpoint_folder, now, open_tokenizer, report
 
 import run_pretraining as stage_one
 from tests.test_pairs import naive_pairs
-from two_stage.corpus import TOKENS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
+from two_stage.data.corpus import TOKENS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
 
 LENGTH = 128
 SAMPLE = 300  # documents that BERT's own way is timed on; it goes one by one

@@ -49,10 +49,10 @@ from measuring import (
 )
 
 import run_pretraining as stage_one
-from two_stage.batches import EpochSampler
-from two_stage.corpus import TOKENS
-from two_stage.cpu_training import keep_freed_memory, use_cpu_dropout
-from two_stage.cross_entropy import SummedCrossEntropy
+from two_stage.data.batches import EpochSampler
+from two_stage.data.corpus import TOKENS
+from two_stage.training.cpu_training import keep_freed_memory, use_cpu_dropout
+from two_stage.training.cross_entropy import SummedCrossEntropy
 
 TUTORIAL, TUTORIAL_LENGTH = "a row of 512 a step", 512
 NO_RUN = {"save_strategy": "no", "eval_strategy": "no", "report_to": [], "disable_tqdm": True, "logging_steps": 50}

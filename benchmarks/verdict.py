@@ -20,10 +20,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone with no install
 
-from two_stage.entity_scores import entity_scores, resampled_counts
-from two_stage.intervals import resampled_scores
-from two_stage.paired import detectable_difference, more_needed, paired_difference, verdict
-from two_stage.scores import confusion_matrix, shade_scores
+from two_stage.comparison.paired import detectable_difference, more_needed, paired_difference, verdict
+from two_stage.scoring.entity_scores import entity_scores, resampled_counts
+from two_stage.scoring.intervals import resampled_scores
+from two_stage.scoring.scores import confusion_matrix, shade_scores
 
 RESAMPLES = 300  # a seventh of what a comparison draws, so that there is time for more runs
 NULL_TIMES = 4  # so many more runs without a true difference: 5 % is to be told from 3 %

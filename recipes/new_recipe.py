@@ -23,15 +23,14 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a clone with no install
 
-from two_stage.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
-from two_stage.exits import OneLineParser, Refusal, run_script, say
-from two_stage.files import check_files, file_format, nearest_existing
-from two_stage.handoff import Checkpoint, open_checkpoint
-from two_stage.labelled_texts import label_name
-from two_stage.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
-from two_stage.recipe import comment, like_a_flag
-from two_stage.report import markdown_cell
-from two_stage.tables import (
+from two_stage.checkpointing.handoff import Checkpoint, open_checkpoint
+from two_stage.command_line.exits import OneLineParser, Refusal, run_script, say
+from two_stage.command_line.recipe import comment, like_a_flag
+from two_stage.data.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
+from two_stage.data.files import check_files, file_format, nearest_existing
+from two_stage.data.labelled_texts import label_name
+from two_stage.data.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
+from two_stage.data.tables import (
     LABELLED_FORMATS,
     LARGEST,
     PlacedRow,
@@ -44,7 +43,8 @@ from two_stage.tables import (
     text_value,
     told,
 )
-from two_stage.tagged_sentences import entity_list, read_sentence
+from two_stage.data.tagged_sentences import entity_list, read_sentence
+from two_stage.results.report import markdown_cell
 
 TEXT_COLUMNS = ("text", "sentence", "review", "body", "content", "abstract", "title", "headline")
 LABEL_COLUMNS = ("label", "sentiment", "stars", "rating", "shade", "polarity", "class", "score")
@@ -513,7 +513,7 @@ def readme_text(
         "| file | what it is |\n|---|---|\n"
         f"| {files} | {corpus.documents:,} documents, some {corpus.tokens:,} tokens |\n"
         f"{rows}\nData source and licence: …\n\n"
-        f"Figures measured: … (`python -m two_stage.report {outputs}/pretraining"
+        f"Figures measured: … (`python -m two_stage.results.report {outputs}/pretraining"
         f"{''.join(f' {outputs}/{stem}' for stem in made)}` prints them)\n"
     )
 

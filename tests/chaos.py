@@ -39,9 +39,9 @@ from transformers.trainer_utils import get_last_checkpoint
 import run_ner
 import run_pretraining
 import run_sentiment
-from two_stage.checkpoints import UNFINISHED, find_checkpoint, what_is_wrong
-from two_stage.exits import run_script
-from two_stage.handoff import file_sha256
+from two_stage.checkpointing.checkpoints import UNFINISHED, find_checkpoint, what_is_wrong
+from two_stage.checkpointing.handoff import file_sha256
+from two_stage.command_line.exits import run_script
 
 DATA = Path(__file__).parent.parent / "recipes" / "quickstart"
 SAVE_STEPS = 5

@@ -63,7 +63,7 @@ def made_up_sentence(rng: random.Random) -> str:
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
     """A script that ends in a test leaves no handler behind."""
-    from two_stage.exits import STOPS
+    from two_stage.command_line.exits import STOPS
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
@@ -77,7 +77,7 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Fast tests draw in the modules that are about pictures alone: elsewhere it takes half the time of a run."""
     is_drawn = request.node.get_closest_marker("slow") or request.path.stem.endswith(("pictures", "results", "report"))
     if not is_drawn:
-        from two_stage import pictures
+        from two_stage.results import pictures
 
         for name in ("confusion_figure", "reliability_figure"):
             monkeypatch.setattr(pictures, name, lambda *_: "blank")

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 import run_sentiment
-from two_stage.exits import run_script
-from two_stage.trainer import ExactTrainer
+from two_stage.command_line.exits import run_script
+from two_stage.training.trainer import ExactTrainer
 
 
 def die(deaths: Path, point: str, trainer: ExactTrainer, step: int) -> None:

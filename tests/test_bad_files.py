@@ -29,10 +29,10 @@ from tests.test_refusals import (  # noqa: F401  # call and no_model are fixture
     process,
 )
 from tests.test_tables import packed_by_zstd
-from two_stage import files, tables
-from two_stage.corpus import CorpusSource, read_documents
-from two_stage.exits import Refusal
-from two_stage.tag_schemes import tag_names
+from two_stage.command_line.exits import Refusal
+from two_stage.data import files, tables
+from two_stage.data.corpus import CorpusSource, read_documents
+from two_stage.data.tag_schemes import tag_names
 
 LONGEST = 5.0  # seconds that a refusal may take
 TABLE_READERS = (PRETRAINING, SENTIMENT)

@@ -24,10 +24,10 @@ from transformers import AutoTokenizer
 import run_pretraining
 from tests.conftest import NOUNS, PLACES, REPOSITORY, SHADES, VERBS
 from tests.test_resume import BATCH, Call, dropout_folder, history, scores_of  # noqa: F401
-from two_stage.checkpoints import UNFINISHED, what_is_wrong
-from two_stage.exits import Failure, Refusal, run_script
-from two_stage.handoff import file_sha256
-from two_stage.trainer import ExactTrainer
+from two_stage.checkpointing.checkpoints import UNFINISHED, what_is_wrong
+from two_stage.checkpointing.handoff import file_sha256
+from two_stage.command_line.exits import Failure, Refusal, run_script
+from two_stage.training.trainer import ExactTrainer
 
 NAN, INF = math.nan, math.inf
 SAVES = [*BATCH, "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "9", "--eval_strategy", "no"]
@@ -460,8 +460,8 @@ import time
 from pathlib import Path
 
 import run_sentiment
-from two_stage.exits import run_script
-from two_stage.trainer import ExactTrainer
+from two_stage.command_line.exits import run_script
+from two_stage.training.trainer import ExactTrainer
 
 own, own_rows = ExactTrainer.training_step, ExactTrainer.rows_at_fault
 word, noted = int(sys.argv.pop(1)), Path(sys.argv.pop(1))

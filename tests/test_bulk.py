@@ -12,8 +12,8 @@ import pytest
 import run_ner
 import run_sentiment
 from tests.conftest import SHADES, made_up_sentence
-from two_stage import bulk
-from two_stage.exits import Refusal
+from two_stage.command_line.exits import Refusal
+from two_stage.results import bulk
 
 QUICK = ["--max_length", "16", "--use_cpu", "--disable_tqdm", "true", "--save_strategy", "no"]
 MAINS = {"sentiment": run_sentiment.main, "ner": run_ner.main}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_stage.calibration import Reliability, calibration_scores, fit_temperature, reliability, softmax
-from two_stage.intervals import bootstrap_intervals
+from two_stage.scoring.calibration import Reliability, calibration_scores, fit_temperature, reliability, softmax
+from two_stage.scoring.intervals import bootstrap_intervals
 
 QUICK = settings(deadline=None)
 

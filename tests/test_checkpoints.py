@@ -15,8 +15,8 @@ from transformers import Trainer, TrainerState
 
 from tests.test_resume import BATCH, Call, CutOff, call, dropout_folder, history, scores_of  # noqa: F401
 from tests.test_scripts import files_of
-from two_stage import checkpoints, trainer
-from two_stage.checkpoints import (
+from two_stage.checkpointing import checkpoints
+from two_stage.checkpointing.checkpoints import (
     UNFINISHED,
     check_space,
     find_checkpoint,
@@ -30,7 +30,8 @@ from two_stage.checkpoints import (
     what_is_wrong,
     write_whole,
 )
-from two_stage.exits import Failure, Refusal
+from two_stage.command_line.exits import Failure, Refusal
+from two_stage.training import trainer
 
 FILES = {"model.safetensors": b"weights" * 9, "trainer_state.json": b"{}", "optimizer.pt": b"means", "a/b": b"below"}
 

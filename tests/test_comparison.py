@@ -18,8 +18,8 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, mean_squared_error
 
 from tests.conftest import SHADES
-from two_stage import comparison
-from two_stage.comparison import (
+from two_stage.comparison import findings as comparison
+from two_stage.comparison.findings import (
     EXAMPLES,
     SCORES,
     Arm,
@@ -33,10 +33,10 @@ from two_stage.comparison import (
     stage_cost,
     stage_scores,
 )
-from two_stage.labelled_texts import Scale, Texts
-from two_stage.paired import Verdict, verdict
-from two_stage.report import HEADLINES
-from two_stage.sentiment_results import SplitScores, label_table, write_predictions
+from two_stage.comparison.paired import Verdict, verdict
+from two_stage.data.labelled_texts import Scale, Texts
+from two_stage.results.report import HEADLINES
+from two_stage.results.sentiment_results import SplitScores, label_table, write_predictions
 
 TYPES = ["LOC", "ORG"]
 BASE, ONE, TWO = (

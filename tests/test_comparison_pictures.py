@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from tests.test_pictures import assert_nothing_is_cut_off, overlapping, seen_texts
-from two_stage.comparison_pictures import (
+from two_stage.comparison.pictures import (
     BETTER,
     FIGURES,
     MOST_LABELS,
@@ -31,7 +31,7 @@ from two_stage.comparison_pictures import (
     rows_of,
     svg_element,
 )
-from two_stage.pictures import DPI
+from two_stage.results.pictures import DPI
 
 # a missing letter, a nan in an area, a deprecated option: what matplotlib warns of is an error here
 pytestmark = pytest.mark.filterwarnings("error")

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from tests.test_comparison_pictures import ARMS, NASTY, made_up_comparison
 from tests.test_pictures import contrast
-from two_stage import comparison_report
-from two_stage.comparison import NO_VERDICT
-from two_stage.comparison_pictures import FIGURES
-from two_stage.comparison_report import difference_text, report_markdown, report_page, score_text, write_report
+from two_stage.comparison import report as comparison_report
+from two_stage.comparison.findings import NO_VERDICT
+from two_stage.comparison.pictures import FIGURES
+from two_stage.comparison.report import difference_text, report_markdown, report_page, score_text, write_report
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 SECTIONS = ["curves", "results", "seeds", "doses", "labels", "flips", "pretraining", "cost", "calibration"]

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from tests.test_tables import packed_by_zstd, write
-from two_stage import corpus
-from two_stage.corpus import CorpusSource, cut_shards, flat_sentence_lengths, load_corpus, read_documents
-from two_stage.exits import Refusal
+from two_stage.command_line.exits import Refusal
+from two_stage.data import corpus
+from two_stage.data.corpus import CorpusSource, cut_shards, flat_sentence_lengths, load_corpus, read_documents
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Rows = list[tuple[list[int], list[int]]]

@@ -14,9 +14,9 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_stage.corpus import TOKENS
-from two_stage.corpus_copies import gram_hashes, held_out_texts, leaked_texts, near_duplicates, token_batches
-from two_stage.exits import Refusal
+from two_stage.command_line.exits import Refusal
+from two_stage.data.corpus import TOKENS
+from two_stage.data.corpus_copies import gram_hashes, held_out_texts, leaked_texts, near_duplicates, token_batches
 
 FULL_STOP = 1
 
@@ -179,7 +179,7 @@ def test_a_text_is_found_across_sentences_but_not_across_documents() -> None:
 
 def test_no_text_is_lost_between_two_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first and last tokens of every document are found, wherever a batch ends."""
-    monkeypatch.setattr("two_stage.corpus_copies.token_batches", lambda documents: token_batches(documents, 100))
+    monkeypatch.setattr("two_stage.data.corpus_copies.token_batches", lambda documents: token_batches(documents, 100))
     documents = made_up_documents(300)
     texts = [document[-9:] for document in documents] + [document[:7] for document in documents]
     assert leaked_texts(corpus_of(documents), texts).found == 600

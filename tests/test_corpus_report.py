@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer, BertTokenizer
 
 from tests.test_corpus_copies import corpus_of
-from two_stage.corpus_report import letter_case, lower_cases, percent, report_lines, warnings_of
+from two_stage.data.corpus_report import letter_case, lower_cases, percent, report_lines, warnings_of
 
 # --- Letter case ------------------------------------------------------------------------------------------------------
 

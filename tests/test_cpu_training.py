@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForPreTraining, BertModel
 
 from run_pretraining import PretrainingArguments, PretrainingTrainer
-from two_stage import cpu_training
-from two_stage import trainer as trainers
-from two_stage.cpu_training import (
+from two_stage.training import cpu_training
+from two_stage.training import trainer as trainers
+from two_stage.training.cpu_training import (
     ATTENTION,
     PART,
     CpuDropout,
@@ -248,8 +248,8 @@ def test_the_trainer_asks_for_all_of_it(tmp_path: Path, monkeypatch: pytest.Monk
 def test_freed_memory_is_kept() -> None:
     """100 MB given back before the call, and not after it."""
     code = """
-from two_stage.memory import memory_gb
-from two_stage.cpu_training import keep_freed_memory
+from two_stage.training.memory import memory_gb
+from two_stage.training.cpu_training import keep_freed_memory
 left = []
 for _ in range(2):
     before = memory_gb("VmRSS")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from two_stage.cross_entropy import SummedCrossEntropy
+from two_stage.training.cross_entropy import SummedCrossEntropy
 
 
 @given(st.integers(0, 20), st.integers(1, 50), st.sampled_from([0.01, 1.0, 30.0, 1e4]), st.floats(0.01, 100))

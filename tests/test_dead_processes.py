@@ -12,8 +12,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.test_resume import Call, call, dropout_folder, history, scores_of  # noqa: F401
-from two_stage.checkpoints import UNFINISHED, what_is_wrong
-from two_stage.handoff import file_sha256
+from two_stage.checkpointing.checkpoints import UNFINISHED, what_is_wrong
+from two_stage.checkpointing.handoff import file_sha256
 
 pytestmark = pytest.mark.slow
 

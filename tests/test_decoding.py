@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_stage import decoding
-from two_stage.calibration import softmax
-from two_stage.decoding import best_tags, entity_probabilities
+from two_stage.scoring import decoding
+from two_stage.scoring.calibration import softmax
+from two_stage.scoring.decoding import best_tags, entity_probabilities
 
 
 def transitions(types: int) -> tuple[np.ndarray, np.ndarray]:

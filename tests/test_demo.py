@@ -22,7 +22,7 @@ from demo import DemoServer, open_models
 from run_sentiment import SentimentModel
 from tests.browser import ENTER, NO_KEYS, SHIFT, TAB, Browser, open_browser
 from tests.conftest import NOUNS, SHADES
-from two_stage.exits import Refusal
+from two_stage.command_line.exits import Refusal
 
 TAGS = ["O", "B-LOC", "I-LOC", "B-ORG", "I-ORG"]
 LONG = " ".join(NOUNS * 8)

@@ -13,10 +13,11 @@ from transformers import Trainer, TrainerState
 import run_pretraining
 from tests.test_resume import BATCH, Call, dropout_folder  # noqa: F401
 from tests.test_scripts import files_of
-from two_stage import report, trainer
-from two_stage.checkpoints import what_is_wrong
-from two_stage.exits import Failure, Refusal
-from two_stage.locks import HELD, unlock_folder
+from two_stage.checkpointing.checkpoints import what_is_wrong
+from two_stage.checkpointing.locks import HELD, unlock_folder
+from two_stage.command_line.exits import Failure, Refusal
+from two_stage.results import report
+from two_stage.training import trainer
 
 MEGABYTE = 2**20
 SAVES = [*BATCH, "--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "epoch"]

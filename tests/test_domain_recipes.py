@@ -12,7 +12,7 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from tests.conftest import REPOSITORY
-from two_stage import pictures
+from two_stage.results import pictures
 
 MODULES = {"pretraining": run_pretraining, "sentiment": run_sentiment, "ner": run_ner, "comparison": run_comparison}
 FOLDERS = sorted(path.parent for path in (REPOSITORY / "recipes").glob("*/sample"))

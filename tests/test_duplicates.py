@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_stage import duplicates
-from two_stage.duplicates import Twin, check_leakage, conflicting_rows, normalised, twins_across
-from two_stage.exits import Refusal
+from two_stage.command_line.exits import Refusal
+from two_stage.data import duplicates
+from two_stage.data.duplicates import Twin, check_leakage, conflicting_rows, normalised, twins_across
 
 QUICKSTART = Path(__file__).parent.parent / "recipes" / "quickstart" / "data"
 LONG = "The mill in Oslo said on Monday that its sales of paper and board rose by 7.5 percent in the last quarter"

@@ -17,11 +17,17 @@ from seqeval.scheme import IOB2
 from transformers.trainer_utils import EvalPrediction
 
 import run_ner
-from two_stage import entity_results, label_scores
-from two_stage.entity_results import EntitySplit, entity_table, spoken_counts, write_label_scores, write_predictions
-from two_stage.handoff import open_checkpoint
-from two_stage.tag_schemes import tag_names
-from two_stage.tagged_sentences import Sentence, Sentences, load_splits, read_sentence
+from two_stage.checkpointing.handoff import open_checkpoint
+from two_stage.data.tag_schemes import tag_names
+from two_stage.data.tagged_sentences import Sentence, Sentences, load_splits, read_sentence
+from two_stage.results import entity_results, label_scores
+from two_stage.results.entity_results import (
+    EntitySplit,
+    entity_table,
+    spoken_counts,
+    write_label_scores,
+    write_predictions,
+)
 
 TYPES = ["LOC", "ORG", "PER"]
 COLUMNS = SimpleNamespace(

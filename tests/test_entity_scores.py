@@ -14,7 +14,7 @@ from seqeval.metrics.sequence_labeling import precision_recall_fscore_support as
 from seqeval.metrics.v1 import precision_recall_fscore_support as strict_scores
 from seqeval.scheme import IOB2
 
-from two_stage.entity_scores import (
+from two_stage.scoring.entity_scores import (
     Entities,
     EntityScores,
     conlleval_scores,
@@ -26,7 +26,7 @@ from two_stage.entity_scores import (
     resampled_counts,
     type_scores,
 )
-from two_stage.intervals import bootstrap_intervals
+from two_stage.scoring.intervals import bootstrap_intervals
 
 TYPES = ("A", "B", "C")
 NAMES = ["O", *(f"{prefix}-{kind}" for kind in TYPES for prefix in "BI")]

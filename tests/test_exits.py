@@ -7,7 +7,7 @@ from weakref import WeakSet
 import pytest
 from tqdm import tqdm
 
-from two_stage.exits import say
+from two_stage.command_line.exits import say
 
 
 def test_what_is_said_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,8 @@ import export_onnx
 import run_ner
 import run_sentiment
 from tests.conftest import SHADES
-from two_stage.exits import Failure, Refusal
-from two_stage.handoff import file_sha256, open_checkpoint
+from two_stage.checkpointing.handoff import file_sha256, open_checkpoint
+from two_stage.command_line.exits import Failure, Refusal
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 QUICK = ["--max_length", "24", "--use_cpu", "--disable_tqdm", "true", "--save_strategy", "no", "--max_steps", "2"]

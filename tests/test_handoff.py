@@ -21,11 +21,11 @@ from transformers.integrations import deepspeed
 
 from run_pretraining import SparseBertForPreTraining
 from run_sentiment import SentimentModel
-from two_stage.checkpoints import seal
-from two_stage.exits import Refusal
-from two_stage.handoff import load_model, open_checkpoint, tokenizer_sha256, verify_handoff
-from two_stage.lineage import check_unseen, trace_lineage
-from two_stage.runs import changed_inputs, saved_hashes
+from two_stage.checkpointing.checkpoints import seal
+from two_stage.checkpointing.handoff import load_model, open_checkpoint, tokenizer_sha256, verify_handoff
+from two_stage.checkpointing.lineage import check_unseen, trace_lineage
+from two_stage.checkpointing.runs import changed_inputs, saved_hashes
+from two_stage.command_line.exits import Refusal
 
 CLASSIFIER = ("classifier.",)
 

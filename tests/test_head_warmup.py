@@ -12,8 +12,8 @@ from transformers import BertModel
 
 import run_pretraining
 from run_pretraining import SparseBertForPreTraining
-from two_stage.handoff import load_model, new_tensors, open_checkpoint
-from two_stage.trainer import ExactTrainer
+from two_stage.checkpointing.handoff import load_model, new_tensors, open_checkpoint
+from two_stage.training.trainer import ExactTrainer
 
 Tensors = dict[str, torch.Tensor]
 NEW = ("cls.", "bert.pooler.")

@@ -17,11 +17,11 @@ import run_ner
 import run_sentiment
 from tests.conftest import REPOSITORY, SHADES
 from tests.fake_hub import FakeHub
-from two_stage.exits import Refusal
-from two_stage.hub import files_to_upload
-from two_stage.report import Card, Findings, card_metadata, hub_ancestor, write_model_card
-from two_stage.task import check_task
-from two_stage.training_arguments import FineTuningArguments
+from two_stage.checkpointing.hub import files_to_upload
+from two_stage.command_line.exits import Refusal
+from two_stage.results.report import Card, Findings, card_metadata, hub_ancestor, write_model_card
+from two_stage.training.task import check_task
+from two_stage.training.training_arguments import FineTuningArguments
 
 TOKEN = "hf_" + "Sekret" * 5 + "Abcd"
 LINEAGE = {

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_stage import intervals
-from two_stage.intervals import bootstrap_intervals, resampled_scores
+from two_stage.scoring import intervals
+from two_stage.scoring.intervals import bootstrap_intervals, resampled_scores
 
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 

@@ -17,9 +17,9 @@ from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
 from run_sentiment import Settings
 from tests.conftest import NOUNS, PLACES, SHADES, VERBS
-from two_stage.exits import Refusal
-from two_stage.handoff import Checkpoint
-from two_stage.labelled_texts import (
+from two_stage.checkpointing.handoff import Checkpoint
+from two_stage.command_line.exits import Refusal
+from two_stage.data.labelled_texts import (
     Reading,
     Scale,
     Texts,
@@ -33,7 +33,7 @@ from two_stage.labelled_texts import (
     text_reading,
     tokenize_texts,
 )
-from two_stage.sources import Sample, Source
+from two_stage.data.sources import Sample, Source
 
 WAYS = ("head", "head_tail", "windows")
 SCALE = Scale(SHADES)

@@ -11,8 +11,8 @@ from transformers import BertConfig, BertModel
 
 import run_pretraining
 from run_sentiment import SentimentModel
-from two_stage.cpu_training import use_cpu_dropout
-from two_stage.last_layer import FewPositionsLayer, can_read_few, let_last_layer_read_few
+from two_stage.training.cpu_training import use_cpu_dropout
+from two_stage.training.last_layer import FewPositionsLayer, can_read_few, let_last_layer_read_few
 
 SIZES = {"vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

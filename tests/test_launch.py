@@ -16,9 +16,9 @@ from accelerate.utils import launch as accelerate_launch
 
 from run_ner import NerArguments
 from tests.conftest import REPOSITORY
-from two_stage import launch
-from two_stage.exits import Refusal
-from two_stage.launch import asked_processes, check_launch, check_shared_out, what_keeps_the_model
+from two_stage.command_line import launch
+from two_stage.command_line.exits import Refusal
+from two_stage.command_line.launch import asked_processes, check_launch, check_shared_out, what_keeps_the_model
 
 FOLDER = REPOSITORY / "recipes" / "accelerate"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.yaml"))

@@ -13,13 +13,13 @@ import pytest
 
 from tests.test_resume import BATCH, Call, call, dropout_folder  # noqa: F401
 from tests.test_scripts import files_of
-from two_stage.exits import Refusal
-from two_stage.locks import HELD, lock_folder, unlock_folder
+from two_stage.checkpointing.locks import HELD, lock_folder, unlock_folder
+from two_stage.command_line.exits import Refusal
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from two_stage.locks import lock_folder
+from two_stage.checkpointing.locks import lock_folder
 lock_folder(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(100)

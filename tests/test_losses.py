@@ -11,8 +11,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional as F
 
-from two_stage.exits import Refusal
-from two_stage.losses import (
+from two_stage.command_line.exits import Refusal
+from two_stage.training.losses import (
     LOSSES,
     check_focal,
     chosen_loss,

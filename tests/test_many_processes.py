@@ -21,8 +21,8 @@ import run_pretraining
 import run_sentiment
 from tests.conftest import REPOSITORY, SHADES
 from tests.test_exact import assert_same_run, flags
-from two_stage.checkpoints import UNFINISHED, what_is_wrong
-from two_stage.handoff import file_sha256
+from two_stage.checkpointing.checkpoints import UNFINISHED, what_is_wrong
+from two_stage.checkpointing.handoff import file_sha256
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 import run_pretraining as stage_one
-from two_stage.exits import Refusal
+from two_stage.command_line.exits import Refusal
 
 QUICK = settings(deadline=None)
 UNK, CLS, SEP, MASK = 1, 2, 3, 4

@@ -20,8 +20,8 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrai
 from transformers.modeling_outputs import TokenClassifierOutput
 
 import run_ner
-from two_stage.exits import Refusal
-from two_stage.tagged_sentences import Sentence, Sentences
+from two_stage.command_line.exits import Refusal
+from two_stage.data.tagged_sentences import Sentence, Sentences
 
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12) | st.sampled_from(
     ["profit", "U.S.", "3,5%", "\u200b", "\u00ad", "ﬁrm", "東京", "e\u0301", " ", "", "[SEP]", "x" * 200]

@@ -15,7 +15,7 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from tests.conftest import REPOSITORY, SHADES
-from two_stage.exits import Refusal
+from two_stage.command_line.exits import Refusal
 
 
 def loaded() -> ModuleType:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertForPreTraining
 import run_pretraining
 import run_sentiment
 from tests.conftest import SHADES
-from two_stage.handoff import open_checkpoint
+from two_stage.checkpointing.handoff import open_checkpoint
 
 WORDS = ["ebitda", "debenture", "bundesbank"]
 

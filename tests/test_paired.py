@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from two_stage.intervals import resampled_scores
-from two_stage.paired import (
+from two_stage.comparison.paired import (
     Difference,
     detectable_difference,
     holm,
@@ -18,6 +17,7 @@ from two_stage.paired import (
     paired_difference,
     verdict,
 )
+from two_stage.scoring.intervals import resampled_scores
 
 T975 = {1: 12.7062, 2: 4.30265, 4: 2.77645, 9: 2.26216, 99: 1.98422, 999: 1.96234}  # from a printed table
 

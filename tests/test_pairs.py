@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, set_seed
 
 import run_pretraining as stage_one
-from two_stage.corpus import TOKENS
+from two_stage.data.corpus import TOKENS
 
 Documents = list[list[list[int]]]  # documents of sentences of token ids
 Lengths = list[list[int]]  # tokens of each sentence of each document

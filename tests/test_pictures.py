@@ -18,8 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
-from two_stage.calibration import Reliability
-from two_stage.pictures import (
+from two_stage.results.pictures import (
     confusion_figure,
     draw_confusion_matrix,
     draw_learning_curves,
@@ -31,6 +30,7 @@ from two_stage.pictures import (
     shown_labels,
     whole_percent,
 )
+from two_stage.scoring.calibration import Reliability
 
 # a missing letter, a nan in an area, a deprecated option: what matplotlib warns of is an error here
 pytestmark = pytest.mark.filterwarnings("error")
@@ -166,7 +166,7 @@ def test_importing_is_light_and_drawing_is_without_pyplot(tmp_path: Path) -> Non
     lines = f"""
 import sys
 from pathlib import Path
-import two_stage.pictures as pictures
+import two_stage.results.pictures as pictures
 assert not any(name.startswith(("matplotlib", "torch")) for name in sys.modules)
 pictures.draw_learning_curves(Path({str(tmp_path / "a.png")!r}), [{{"step": 1, "loss": 2.0}}], {{}})
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules

@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY
-from two_stage import prepared
-from two_stage.duplicates import twins_across
-from two_stage.exits import Refusal
-from two_stage.prepared import (
+from two_stage.command_line.exits import Refusal
+from two_stage.data import prepared
+from two_stage.data.duplicates import twins_across
+from two_stage.data.prepared import (
     distinct_rows,
     draw_splits,
     entities_apart,

@@ -14,8 +14,8 @@ import pytest
 import run_ner
 import run_pretraining
 import run_sentiment
-from two_stage.corpus_report import warnings_of
-from two_stage.duplicates import WORD, twins_across
+from two_stage.data.corpus_report import warnings_of
+from two_stage.data.duplicates import WORD, twins_across
 
 REAL_DATA = os.environ.get("REAL_DATA_DIR")
 pytestmark = [

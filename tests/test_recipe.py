@@ -24,10 +24,10 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from tests.test_documents import DOCUMENTS
-from two_stage import report
-from two_stage.exits import Refusal, run_script
-from two_stage.recipe import help_if_asked, parse_flags, parse_settings, read_recipe, recipe_text
-from two_stage.runs import changed_settings
+from two_stage.checkpointing.runs import changed_settings
+from two_stage.command_line.exits import Refusal, run_script
+from two_stage.command_line.recipe import help_if_asked, parse_flags, parse_settings, read_recipe, recipe_text
+from two_stage.results import report
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = {
@@ -520,7 +520,7 @@ def check_command(words: list[str]) -> bool:
         words = ["python", *words[start + 1 :]]
     elif not re.fullmatch(r"python3?", program):
         return False
-    if words[1:3] == ["-m", "two_stage.report"]:
+    if words[1:3] == ["-m", "two_stage.results.report"]:
         assert words[3:], "a report is of folders"
         return True
     if len(words) < 2 or not words[1].endswith(".py"):
@@ -604,7 +604,7 @@ def test_commands_are_found_as_a_shell_reads_them() -> None:
         "torchrun --processes 2 run_ner.py --train_file x",
         "sbatch recipes/none.sh run_ner.py --train_file x",
         "sbatch --nodes 2 recipes/accelerate/slurm.sh run_ner.py --train_file x --bins 1",
-        "python -m two_stage.report",
+        "python -m two_stage.results.report",
         "python demo.py outputs/quickstart/ner --prot 8001",
         "python export_onnx.py --checkpoint x --int9",
     ],

@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 import run_ner
 import run_pretraining
 import run_sentiment
-from two_stage.exits import Refusal, run_script, told_failure
-from two_stage.recipe import parse_flags
-from two_stage.runs import Run, begin_run
+from two_stage.checkpointing.runs import Run, begin_run
+from two_stage.command_line.exits import Refusal, run_script, told_failure
+from two_stage.command_line.recipe import parse_flags
 
 REPOSITORY = Path(__file__).parent.parent
 PRETRAINING, SENTIMENT, NER = SCRIPTS = ("run_pretraining.py", "run_sentiment.py", "run_ner.py")

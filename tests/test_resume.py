@@ -15,10 +15,10 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from tests.conftest import SHADES
-from two_stage.checkpoints import UNFINISHED
-from two_stage.handoff import file_sha256
-from two_stage.locks import unlock_folder
-from two_stage.trainer import ExactTrainer
+from two_stage.checkpointing.checkpoints import UNFINISHED
+from two_stage.checkpointing.handoff import file_sha256
+from two_stage.checkpointing.locks import unlock_folder
+from two_stage.training.trainer import ExactTrainer
 
 MODULES: dict[str, ModuleType] = {"pretraining": run_pretraining, "sentiment": run_sentiment, "ner": run_ner}
 TIMES = ("_preparation_time", "runtime", "per_second", "total_flos")

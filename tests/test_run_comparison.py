@@ -20,12 +20,12 @@ import run_comparison
 import run_pretraining
 from run_comparison import Plan, Settings
 from tests.conftest import REPOSITORY, SHADES
-from two_stage import side_by_side
-from two_stage.comparison import Cell
-from two_stage.comparison_report import write_report
-from two_stage.exits import Failure, Refusal, run_script
-from two_stage.recipe import parse_settings, read_recipe
-from two_stage.runs import Run, begin_run
+from two_stage.checkpointing.runs import Run, begin_run
+from two_stage.command_line.exits import Failure, Refusal, run_script
+from two_stage.command_line.recipe import parse_settings, read_recipe
+from two_stage.comparison import side_by_side
+from two_stage.comparison.findings import Cell
+from two_stage.comparison.report import write_report
 
 DATA = {"sentiment": ("texts.csv", "csv"), "ner": ("sentences.jsonl", "jsonl")}
 ARMS = ["base", "stage_one", "task_adaptive", "both", "heads_as_is", "scratch"]

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from two_stage import report
-from two_stage.calibration import calibration_scores
-from two_stage.checkpoints import seal
-from two_stage.entity_scores import EntityScores
-from two_stage.exits import Refusal
-from two_stage.runs import Run, begin_run, changed_settings, left_as_it_is, open_run, write_results
-from two_stage.scores import (
+from two_stage.checkpointing.checkpoints import seal
+from two_stage.checkpointing.runs import Run, begin_run, changed_settings, left_as_it_is, open_run, write_results
+from two_stage.command_line.exits import Refusal
+from two_stage.results import report
+from two_stage.scoring.calibration import calibration_scores
+from two_stage.scoring.entity_scores import EntityScores
+from two_stage.scoring.scores import (
     PretrainingScores,
     SentimentScores,
     confusion_matrix,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from two_stage.intervals import bootstrap_intervals
-from two_stage.scoring import calibrate, score_splits, with_intervals
+from two_stage.scoring.intervals import bootstrap_intervals
+from two_stage.scoring.split_scores import calibrate, score_splits, with_intervals
 
 
 class Split:

@@ -27,9 +27,9 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from tests.conftest import REPOSITORY, SHADES
-from two_stage.exits import Failure, Refusal
-from two_stage.handoff import file_sha256, open_checkpoint
-from two_stage.runs import Run
+from two_stage.checkpointing.handoff import file_sha256, open_checkpoint
+from two_stage.checkpointing.runs import Run
+from two_stage.command_line.exits import Failure, Refusal
 
 MODEL_FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 RUN_FILES = {"README.md", "all_results.json", "lineage.json", "recipe.yaml", "trainer_state.json"}
@@ -261,7 +261,7 @@ def test_stage_one_takes_a_data_set(tiny_folder: Path, data_folder: Path, tmp_pa
 
 def test_two_learning_rates_one_schedule(tiny_folder: Path) -> None:
     """Encoder and head, decayed or not: four groups at 2e-5 and 5e-5 that hold every parameter exactly once."""
-    from two_stage.layers import parameter_groups
+    from two_stage.training.layers import parameter_groups
 
     model = run_sentiment.SentimentModel.from_pretrained(tiny_folder)
     arguments = run_sentiment.SentimentArguments(use_cpu=True)

@@ -34,16 +34,16 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from tests.conftest import REPOSITORY
-from two_stage.checkpoints import find_checkpoint, seal
-from two_stage.data_sets import dataset_splits, open_split
-from two_stage.exits import Refusal
-from two_stage.handoff import load_model, open_checkpoint
-from two_stage.recipe import RecipeLoader, read_recipe, recipe_text
-from two_stage.redaction import redacted, redacted_values
-from two_stage.report import Card, Findings, markdown_cell, write_model_card
-from two_stage.runs import changed_settings
-from two_stage.sentiment_results import safe_cell
-from two_stage.side_by_side import PlannedRun, SideBySide
+from two_stage.checkpointing.checkpoints import find_checkpoint, seal
+from two_stage.checkpointing.handoff import load_model, open_checkpoint
+from two_stage.checkpointing.runs import changed_settings
+from two_stage.command_line.exits import Refusal
+from two_stage.command_line.recipe import RecipeLoader, read_recipe, recipe_text
+from two_stage.command_line.redaction import redacted, redacted_values
+from two_stage.comparison.side_by_side import PlannedRun, SideBySide
+from two_stage.data.data_sets import dataset_splits, open_split
+from two_stage.results.report import Card, Findings, markdown_cell, write_model_card
+from two_stage.results.sentiment_results import safe_cell
 
 MAINS = {
     "run_pretraining.py": run_pretraining.main,
@@ -449,9 +449,12 @@ NEVER |= {("trust_remote_code", None), ("autoescape", False)}
 AUTO = "transformers.AutoTokenizer.from_pretrained without trust_remote_code=False"
 # file, what stands there → why it may
 ALLOWED = {
-    ("two_stage/comparison_report.py", "markupsafe.Markup"): "ElementTree made the pictures and escaped their texts",
-    ("two_stage/corpus.py", "pickle"): "for the next line",
-    ("two_stage/corpus.py", "pickle.loads of what was just pickled"): "a copy of a data set in memory, from no file",
+    ("two_stage/comparison/report.py", "markupsafe.Markup"): "ElementTree made the pictures and escaped their texts",
+    ("two_stage/data/corpus.py", "pickle"): "for the next line",
+    (
+        "two_stage/data/corpus.py",
+        "pickle.loads of what was just pickled",
+    ): "a copy of a data set in memory, from no file",
 }
 
 
@@ -522,7 +525,7 @@ def test_a_loader_of_our_own_builds_texts_alone() -> None:
 
 def test_the_code_runs_nothing_that_others_wrote() -> None:
     """No pickle, no eval, no shell, no remote code in any module, but for what is listed with its reason."""
-    assert {"run_ner.py", "two_stage/handoff.py", "recipes/quickstart/prepare_data.py"} <= set(PRODUCT)
+    assert {"run_ner.py", "two_stage/checkpointing/handoff.py", "recipes/quickstart/prepare_data.py"} <= set(PRODUCT)
     found = {(path, what) for path in PRODUCT for what in dangers((REPOSITORY / path).read_text(encoding="utf-8"))}
     assert found == ALLOWED.keys()
 
@@ -560,7 +563,7 @@ def test_the_look_at_the_code_lets_pass(source: str) -> None:
 
 def test_no_template_switches_escaping_off() -> None:
     """No filter or block of Jinja's that lets a text through as it is."""
-    templates = sorted((REPOSITORY / "two_stage").glob("*.jinja"))
+    templates = sorted((REPOSITORY / "two_stage").rglob("*.jinja"))
     assert templates
     for path in templates:
         text = path.read_text(encoding="utf-8")

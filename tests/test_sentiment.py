@@ -23,11 +23,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 import run_sentiment
 from run_sentiment import SentimentArguments, SentimentConfig, SentimentModel, SentimentTrainer
 from tests.conftest import SHADES, made_up_sentence
-from two_stage import label_scores, report, sentiment_results
-from two_stage.calibration import fit_temperature, softmax
-from two_stage.exits import Refusal
-from two_stage.handoff import file_sha256
-from two_stage.layers import UnfreezingCallback, parameter_groups
+from two_stage.checkpointing.handoff import file_sha256
+from two_stage.command_line.exits import Refusal
+from two_stage.results import label_scores, report, sentiment_results
+from two_stage.scoring.calibration import fit_temperature, softmax
+from two_stage.training.layers import UnfreezingCallback, parameter_groups
 
 QUICK = ["--use_cpu", "--max_length", "32", "--per_device_train_batch_size", "8", "--num_train_epochs", "2"]
 QUICK += ["--learning_rate", "1e-3", "--head_learning_rate", "1e-2", "--save_strategy", "no"]

@@ -17,8 +17,8 @@ from transformers.trainer_utils import EvalPrediction
 
 import run_sentiment
 from tests.conftest import SHADES
-from two_stage.labelled_texts import Scale, Texts
-from two_stage.sentiment_results import SplitScores, safe_cell, write_label_scores, write_predictions
+from two_stage.data.labelled_texts import Scale, Texts
+from two_stage.results.sentiment_results import SplitScores, safe_cell, write_label_scores, write_predictions
 
 SCALE = Scale(SHADES)
 BINNED = Scale(SHADES, [-0.5, 0.5], is_regression=True)
@@ -340,7 +340,9 @@ def test_a_run_without_labels_or_training_leaves_nothing(tmp_path: Path) -> None
 def test_a_calibrated_run_draws_both_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As trained, and calibrated; else the one."""
     drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr("two_stage.label_scores.draw_reliability", lambda path, curves, *rest: drawn.append(curves))
+    monkeypatch.setattr(
+        "two_stage.results.label_scores.draw_reliability", lambda path, curves, *rest: drawn.append(curves)
+    )
     scored = scored_split(SCALE, 40)
     write_label_scores(tmp_path, {"test": scored}, [], {})
     before = scored.logits

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY
-from two_stage import side_by_side
-from two_stage.side_by_side import (
+from two_stage.comparison import side_by_side
+from two_stage.comparison.side_by_side import (
     FAILED,
     FINISHED,
     LEFT_OUT,
@@ -63,8 +63,8 @@ DRIVER = """
 import signal
 import sys
 from pathlib import Path
-from two_stage.exits import STOP_SIGNALS, STOPS
-from two_stage.side_by_side import PlannedRun, SideBySide, locked
+from two_stage.command_line.exits import STOP_SIGNALS, STOPS
+from two_stage.comparison.side_by_side import PlannedRun, SideBySide, locked
 for number in STOP_SIGNALS:
     signal.signal(number, STOPS.heed)  # as run_script does
 folder, (script, flags) = Path(sys.argv[1]), (sys.argv[2], sys.argv[3:])

@@ -13,10 +13,18 @@ from transformers import BertConfig
 
 import run_sentiment
 from run_ner import Settings
-from two_stage.exits import Refusal
-from two_stage.handoff import Checkpoint
-from two_stage.sources import Sample, Source, check_sources, sample_rows, split_sources, trace_dataset, training_sample
-from two_stage.tagged_sentences import load_splits
+from two_stage.checkpointing.handoff import Checkpoint
+from two_stage.command_line.exits import Refusal
+from two_stage.data.sources import (
+    Sample,
+    Source,
+    check_sources,
+    sample_rows,
+    split_sources,
+    trace_dataset,
+    training_sample,
+)
+from two_stage.data.tagged_sentences import load_splits
 
 ENCODER = Checkpoint("the folder", BertConfig(), None, None, None)  # type: ignore[arg-type]
 NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]  # CoNLL-2003's order, which is not the model's

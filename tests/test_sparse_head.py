@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import BertForPreTraining
 
 import run_pretraining as stage_one
-from two_stage.scores import PretrainingScores
+from two_stage.scoring.scores import PretrainingScores
 
 Batch = dict[str, torch.Tensor]
 POSITIONS = ("masked_positions", "read_positions", "masked_reads")

@@ -17,10 +17,10 @@ from transformers import AutoTokenizer, Trainer, TrainerControl, TrainerState
 
 import run_pretraining as stage_one
 from tests.conftest import REPOSITORY
-from two_stage.corpus import TOKENS
-from two_stage.cpu_training import use_cpu_dropout
-from two_stage.runs import Run
-from two_stage.step_costs import TIMED_SECONDS, FewSteps
+from two_stage.checkpointing.runs import Run
+from two_stage.data.corpus import TOKENS
+from two_stage.training.cpu_training import use_cpu_dropout
+from two_stage.training.step_costs import TIMED_SECONDS, FewSteps
 
 SLOW_TO_IMPORT = ("datasets", "transformers.modeling_utils", "transformers.trainer", "evaluate", "pandas")
 SMALLEST = {
@@ -120,7 +120,7 @@ def test_help_waits_for_nothing(script: str) -> None:
     """--help has every flag of the settings, and of what takes seconds to import nothing was."""
     done = run_python("-X", "importtime", f"{script}.py", "--help")
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "two_stage.recipe" in imported  # what is listed was listed
+    assert "two_stage.command_line.recipe" in imported  # what is listed was listed
     assert not imported.intersection(SLOW_TO_IMPORT)
     assert "--checkpoint" in done.stdout
     assert "--recipe" in done.stdout

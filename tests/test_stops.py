@@ -16,10 +16,11 @@ import run_ner
 import run_pretraining
 import run_sentiment
 from tests.test_resume import BATCH, Call, dropout_folder, history, scores_of  # noqa: F401
-from two_stage import runs, trainer
-from two_stage.checkpoints import UNFINISHED, what_is_wrong
-from two_stage.exits import STOP_SIGNALS, STOPS, Stopped
-from two_stage.trainer import ExactCallback, ExactTrainer
+from two_stage.checkpointing import runs
+from two_stage.checkpointing.checkpoints import UNFINISHED, what_is_wrong
+from two_stage.command_line.exits import STOP_SIGNALS, STOPS, Stopped
+from two_stage.training import trainer
+from two_stage.training.trainer import ExactCallback, ExactTrainer
 
 ACCUMULATED = ("--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2")  # rows a step as in BATCH
 FLAGS = {

@@ -17,11 +17,11 @@ from transformers import AutoTokenizer
 
 import run_pretraining
 from tests.conftest import REPOSITORY
-from two_stage.corpus import CorpusSource, text_hash
-from two_stage.exits import Failure, Refusal
-from two_stage.recipe import parse_flags
-from two_stage.splits import read_corpora
-from two_stage.streaming import StreamedRows
+from two_stage.command_line.exits import Failure, Refusal
+from two_stage.command_line.recipe import parse_flags
+from two_stage.data.corpus import CorpusSource, text_hash
+from two_stage.data.splits import read_corpora
+from two_stage.data.streaming import StreamedRows
 
 
 class BlockRows:

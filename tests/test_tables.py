@@ -14,8 +14,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, LargeList, List
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from two_stage import data_sets, files, tables
-from two_stage.exits import Refusal
+from two_stage.command_line.exits import Refusal
+from two_stage.data import data_sets, files, tables
 
 TABLES = ("csv", "tsv", "jsonl", "parquet")
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

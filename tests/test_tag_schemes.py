@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from two_stage.tag_schemes import SCHEMES, detect_scheme, split_tag, tag_names, to_iob2
+from two_stage.data.tag_schemes import SCHEMES, detect_scheme, split_tag, tag_names, to_iob2
 
 Entity = tuple[str, int, int]  # type, first word, last word
 

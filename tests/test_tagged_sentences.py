@@ -12,11 +12,18 @@ from hypothesis import strategies as st
 from transformers import BertConfig
 
 from run_ner import Settings
-from two_stage.exits import Refusal
-from two_stage.handoff import Checkpoint
-from two_stage.sources import Source
-from two_stage.tables import sample_indices
-from two_stage.tagged_sentences import Sentence, Sentences, load_splits, read_sentence, read_sentences, trained_types
+from two_stage.checkpointing.handoff import Checkpoint
+from two_stage.command_line.exits import Refusal
+from two_stage.data.sources import Source
+from two_stage.data.tables import sample_indices
+from two_stage.data.tagged_sentences import (
+    Sentence,
+    Sentences,
+    load_splits,
+    read_sentence,
+    read_sentences,
+    trained_types,
+)
 
 ENCODER = Checkpoint("the folder", BertConfig(), None, None, None)  # type: ignore[arg-type]
 WITH_FILES = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

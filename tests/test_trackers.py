@@ -11,10 +11,10 @@ import pytest
 import run_ner
 import run_sentiment
 from tests.conftest import SHADES
-from two_stage import trackers
-from two_stage.exits import Refusal
-from two_stage.seeds import check_seeds
-from two_stage.training_arguments import FineTuningArguments
+from two_stage.command_line.exits import Refusal
+from two_stage.training import trackers
+from two_stage.training.seeds import check_seeds
+from two_stage.training.training_arguments import FineTuningArguments
 
 TOKEN = "hf_" + "Sekret" * 5 + "Abcd"
 QUICK = ["--max_length", "16", "--use_cpu", "--disable_tqdm", "true", "--save_strategy", "no"]

@@ -15,13 +15,14 @@ import run_ner
 import run_sentiment
 from run_sentiment import SentimentModel
 from tests.conftest import REPOSITORY, SHADES
-from two_stage import duplicates, runs
-from two_stage.exits import Failure, Refusal, told_failure
-from two_stage.files import check_files
-from two_stage.handoff import load_model, open_checkpoint
-from two_stage.labelled_texts import label_scale, load_splits, text_reading
-from two_stage.trainer import ExactTrainer
-from two_stage.training_arguments import FineTuningArguments
+from two_stage.checkpointing import runs
+from two_stage.checkpointing.handoff import load_model, open_checkpoint
+from two_stage.command_line.exits import Failure, Refusal, told_failure
+from two_stage.data import duplicates
+from two_stage.data.files import check_files
+from two_stage.data.labelled_texts import label_scale, load_splits, text_reading
+from two_stage.training.trainer import ExactTrainer
+from two_stage.training.training_arguments import FineTuningArguments
 
 PAGE = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"^```text\n(.*?)\n```$", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -179,11 +180,11 @@ def test_each_message_is_the_codes_own(
 def test_what_the_page_advises_is_there() -> None:
     """Every flag that it names is one of a script's, and every file of the repository that it names is there."""
     sources = "".join(path.read_text(encoding="utf-8") for path in REPOSITORY.glob("run_*.py"))
-    sources += "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "two_stage").glob("*.py"))
+    sources += "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "two_stage").rglob("*.py"))
     launchers = {"cpu", "num_processes", "nproc_per_node", "multi_gpu", "per_device_train_batch_size", "debug"}
     stock = {"gradient_accumulation_steps", "learning_rate", "use_cpu"}
     for flag in set(re.findall(r"--(\w+)", PAGE)) - launchers - stock:
         assert re.search(rf"\b{flag}\b", sources), flag
     for name in re.findall(r"`((?:tests/)?\w+\.py)`", PAGE):
         assert (REPOSITORY / name).is_file(), name
-    assert "class SentimentScores" in (REPOSITORY / "two_stage" / "scores.py").read_text(encoding="utf-8")
+    assert "class SentimentScores" in (REPOSITORY / "two_stage" / "scoring" / "scores.py").read_text(encoding="utf-8")

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertModel, BertTokenizer, set_seed
 
-from two_stage import vocabulary
-from two_stage.corpus import TOKENS
-from two_stage.exits import Refusal
-from two_stage.handoff import open_checkpoint, tokenizer_sha256
-from two_stage.vocabulary import (
+from two_stage.checkpointing.handoff import open_checkpoint, tokenizer_sha256
+from two_stage.command_line.exits import Refusal
+from two_stage.data import vocabulary
+from two_stage.data.corpus import TOKENS
+from two_stage.data.vocabulary import (
     WordCounts,
     choose_new_words,
     count_words,

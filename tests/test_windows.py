@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from two_stage.windows import Windows, plan_windows, sentence_windows
+from two_stage.data.windows import Windows, plan_windows, sentence_windows
 
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=40)  # word pieces of each word
 

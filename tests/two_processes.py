@@ -28,7 +28,8 @@ from accelerate.utils import DistributedType
 import run_ner
 import run_pretraining
 import run_sentiment
-from two_stage import corpus, launch
+from two_stage.command_line import launch
+from two_stage.data import corpus
 
 MAINS = {"pretraining": run_pretraining.main, "sentiment": run_sentiment.main, "ner": run_ner.main}
 MARKS = Path(sys.argv[-1]).parent

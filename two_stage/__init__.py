@@ -1,1 +1,1 @@
-"""The plumbing that every script of the two-stage recipe would otherwise repeat, one idea a module."""
+"""What every script of the two-stage recipe would otherwise repeat: a folder a subject, a module an idea."""

@@ -22,9 +22,9 @@ from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no install
 
-from two_stage.data_sets import open_split
-from two_stage.exits import Refusal, run_script, say
-from two_stage.prepared import (
+from two_stage.command_line.exits import Refusal, run_script, say
+from two_stage.data.data_sets import open_split
+from two_stage.data.prepared import (
     SPLITS,
     data_parser,
     decoded,
@@ -35,7 +35,7 @@ from two_stage.prepared import (
     tell_missing,
     write_files,
 )
-from two_stage.tables import PlacedRow, Row, column_value, read_rows
+from two_stage.data.tables import PlacedRow, Row, column_value, read_rows
 
 FILES = {
     "bc5cdr": ("CDR_TrainingSet.PubTator.txt", "CDR_DevelopmentSet.PubTator.txt", "CDR_TestSet.PubTator.txt"),
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--corpus", choices=FILES, default="bc5cdr", help="which PubTator files (%(default)s)")
     parser.add_argument("--documents", type=int, default=100_000, help="articles from the Hub (%(default)s)")
     args = parser.parse_args(argv)
-    from two_stage.recipe import check_range  # takes seconds to import, and --help must not wait for it
+    from two_stage.command_line.recipe import check_range  # takes seconds to import, and --help must not wait for it
 
     check_range(args, 1, math.inf, "documents")
     made = from_hub(args.documents) if args.source == "hub" else from_files(args.files, args.corpus)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no install
 
-from two_stage.data_sets import dataset_rows
-from two_stage.exits import Refusal, run_script, say
-from two_stage.prepared import (
+from two_stage.command_line.exits import Refusal, run_script, say
+from two_stage.data.data_sets import dataset_rows
+from two_stage.data.prepared import (
     SPLITS,
     data_parser,
     decoded,
@@ -33,7 +33,7 @@ from two_stage.prepared import (
     tell_missing,
     write_files,
 )
-from two_stage.tables import PlacedRow, Row, column_value, number_value, read_rows
+from two_stage.data.tables import PlacedRow, Row, column_value, number_value, read_rows
 
 AGREEMENT = {"50": "50Agree", "66": "66Agree", "75": "75Agree", "all": "AllAgree"}  # of annotators, per cent
 SHADES = ("negative", "neutral", "positive")

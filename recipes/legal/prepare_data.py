@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no install
 
-from two_stage.data_sets import dataset_rows
-from two_stage.exits import Refusal, run_script, say
-from two_stage.prepared import (
+from two_stage.command_line.exits import Refusal, run_script, say
+from two_stage.data.data_sets import dataset_rows
+from two_stage.data.prepared import (
     SPLITS,
     data_parser,
     decoded,
@@ -31,7 +31,7 @@ from two_stage.prepared import (
     tell_missing,
     write_files,
 )
-from two_stage.tables import PlacedRow, Row, read_rows, text_value
+from two_stage.data.tables import PlacedRow, Row, read_rows, text_value
 
 KINDS = {"Document Name": "DOCUMENT", "Parties": "PARTY", "Agreement Date": "DATE"}  # of CUAD's 41, those of openings
 OPENING = 2000  # characters: a page, on which a contract says who agrees and when

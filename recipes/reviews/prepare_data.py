@@ -19,11 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a clone with no install
 
-from two_stage.data_sets import dataset_rows
-from two_stage.exits import Refusal, run_script, say
-from two_stage.files import readable
-from two_stage.prepared import data_parser, find_file, keep_apart, tell_thin, write_files
-from two_stage.tables import PlacedRow, Row, text_value
+from two_stage.command_line.exits import Refusal, run_script, say
+from two_stage.data.data_sets import dataset_rows
+from two_stage.data.files import readable
+from two_stage.data.prepared import data_parser, find_file, keep_apart, tell_thin, write_files
+from two_stage.data.tables import PlacedRow, Row, text_value
 
 STARS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
 FEWEST_DOCUMENTS = 500  # of a corpus: fewer make but a handful of stage one's steps
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--corpus_rows", type=int, default=100_000, help="reviews for stage one (%(default)s)")
     parser.add_argument("--test_rows", type=int, default=5_000, help="reviews to test on (%(default)s)")
     args = parser.parse_args(argv)
-    from two_stage.recipe import check_range  # takes seconds to import, and --help must not wait for it
+    from two_stage.command_line.recipe import check_range  # takes seconds to import, and --help must not wait for it
 
     check_range(args, 0, math.inf, "train_rows", "corpus_rows", "test_rows")
     if args.source == "hub":

@@ -1,0 +1,1 @@
+"""Trainer, made exact: arguments, order of learning, losses, and what a step costs."""
