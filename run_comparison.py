@@ -150,7 +150,7 @@ from two_stage.data.files import check_files
 from two_stage.data.sources import SPLITS, Source, split_sources
 from two_stage.data.tables import LABELLED_FORMATS, PlacedRow, UsualColumns, read_rows, tagged_text, text_value
 from two_stage.results.report import HEADLINES
-from two_stage.training.seeds import check_seed_range
+from two_stage.results.seeds import check_seed_range
 
 # --- Arms and their stage one -----------------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from two_stage.command_line.exits import Refusal, run_script, say
 from two_stage.command_line.recipe import check_range, help_if_asked, parse_flags
 from two_stage.data.sources import SAMPLE_FLAGS, check_sample, check_sources
+from two_stage.results.seeds import check_seed_range, run_seeds
 from two_stage.training.losses import Loss, check_focal, chosen_loss, class_weights
-from two_stage.training.seeds import check_seed_range, run_seeds
 from two_stage.training.training_arguments import FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_ner.py", "recipes/quickstart/ner.yaml"

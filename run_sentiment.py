@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from two_stage.command_line.exits import Refusal, run_script
 from two_stage.command_line.recipe import check_range, help_if_asked, parse_flags
 from two_stage.data.sources import SAMPLE_FLAGS, check_sample, check_sources
+from two_stage.results.seeds import check_seed_range, run_seeds
 from two_stage.training.losses import LOSSES, Loss, check_focal, chosen_loss
-from two_stage.training.seeds import check_seed_range, run_seeds
 from two_stage.training.training_arguments import FineTuningArguments
 
 SCRIPT, QUICKSTART = "run_sentiment.py", "recipes/quickstart/sentiment.yaml"

@@ -12,8 +12,8 @@ import run_ner
 import run_sentiment
 from tests.conftest import SHADES
 from two_stage.command_line.exits import Refusal
+from two_stage.results.seeds import check_seeds
 from two_stage.training import trackers
-from two_stage.training.seeds import check_seeds
 from two_stage.training.training_arguments import FineTuningArguments
 
 TOKEN = "hf_" + "Sekret" * 5 + "Abcd"
