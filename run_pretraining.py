@@ -197,7 +197,7 @@ from two_stage.training.trainer import ExactTrainer
 
 # --- Data: documents → sentence pairs → masked batches ----------------------------------------------------------------
 
-PLAN = ("a_document", "a_start", "a_stop", "b_document", "b_start", "b_stop", "next_sentence_label", "cut")
+PLAN = np.dtype([(name, np.int32) for name in "a_document a_start a_stop b_document b_start b_stop label cut".split()])
 IS_NEXT, IS_RANDOM, NO_LABEL = 0, 1, -100  # as BertForPreTraining has them; NO_LABEL trains masked words alone
 
 
@@ -337,19 +337,19 @@ def document_windows(
 
 
 def plan_pairs(bounds: Bounds, limit: int, settings: Settings, *key: object) -> np.ndarray:
-    """The pairs of all documents, in an order and with draws that `key` decides: int32 (pairs, 8), columns as PLAN."""
+    """The pairs of all documents, in an order and with draws that `key` decides: of PLAN, (pairs,)."""
     rows_of = document_windows if settings.no_next_sentence else document_pairs
     plan = array("i")  # four bytes a number, where a list of tuples would take sixty
     for document in np.random.default_rng(keyed(*key)).permutation(len(bounds)).tolist():
         for row in rows_of(document, bounds, limit, settings, random.Random(keyed(*key, document))):
             plan.extend(row)
-    return np.frombuffer(plan, dtype=np.int32).reshape(-1, len(PLAN))
+    return np.frombuffer(plan, dtype=PLAN)
 
 
 def plan_lengths(plan: np.ndarray) -> np.ndarray:
     """Tokens of each row of a plan, special ones counted: [CLS] A [SEP], and with a B also B [SEP]."""
-    b_lengths = plan[:, 5] - plan[:, 4]
-    return plan[:, 2] - plan[:, 1] + b_lengths + 2 + (b_lengths > 0)
+    b_lengths = plan["b_stop"] - plan["b_start"]
+    return plan["a_stop"] - plan["a_start"] + b_lengths + 2 + (b_lengths > 0)
 
 
 class SentencePairs(torch.utils.data.Dataset):
@@ -396,7 +396,7 @@ class SentencePairs(torch.utils.data.Dataset):
             return
         self.epoch.fill_(epoch)
         if self.planned_epoch != epoch:
-            self.planned_epoch, self.plan = epoch, np.resize(self.plan_epoch(epoch), (self.rows, len(PLAN)))
+            self.planned_epoch, self.plan = epoch, np.resize(self.plan_epoch(epoch), self.rows)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -417,7 +417,7 @@ class SentencePairs(torch.utils.data.Dataset):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         self.set_epoch(int(self.epoch))
-        a_document, a_start, a_stop, b_document, b_start, b_stop, label, _ = self.plan[row].tolist()
+        a_document, a_start, a_stop, b_document, b_start, b_stop, label, _ = self.plan[row].item()
         a = self.tokens(a_document)[a_start:a_stop]
         b = self.tokens(b_document)[b_start:b_stop] if b_stop > b_start else ()
         return {
@@ -568,7 +568,7 @@ def corpus_report(
     """
     _, starts = flat_sentence_lengths(corpora.train)
     sentences = np.diff(starts)
-    labels, cut = pairs.plan[:, 6], int(pairs.plan[:, 7].sum())
+    labels, cut = pairs.plan["label"], int(pairs.plan["cut"].sum())
     batch_rows = training.train_batch_size
     batches = pairs.lengths[list(EpochSampler(pairs, training.rows_a_step, training.draw_seed))].reshape(-1, batch_rows)
     steps = planned_steps(len(pairs), training)

@@ -332,7 +332,7 @@ def test_random_share_is_what_was_asked(sentences: int, chance: float) -> None:
     count = {1: 400, 2: 4400, 5: 3300, 60: 330}[sentences]  # documents that give some 4,000 labelled pairs
     bounds = bounds_of([[[7] * rng.randint(10, 30) for _ in range(sentences)] for _ in range(count)], 125)
     plan = stage_one.plan_pairs(bounds, 125, chosen(chance=chance), "2/train")
-    labels = plan[plan[:, 6] != -100, 6]
+    labels = plan["label"][plan["label"] != -100]
     if sentences == 1:
         assert len(plan) == count
         assert not len(labels)
@@ -407,7 +407,7 @@ def test_rows_have_berts_form(documents: Dataset, tiny_folder: Path, alone: bool
         assert row["next_sentence_label"] == label
         assert (label == -100) == (not second)
         assert row["is_held_out"] is False
-    labelled = pairs.plan[:, 6] != -100
+    labelled = pairs.plan["label"] != -100
     assert pairs.has_next_sentences == labelled.any() == (not alone)
     assert not labelled.all()
 
@@ -416,7 +416,7 @@ def test_lone_sentences_have_no_next_sentence(tiny_folder: Path) -> None:
     """A corpus of headlines is trained on masked words alone, and its every token is."""
     pairs = pairs_of(dataset_of([[9]] * 40), tiny_folder)
     assert not pairs.has_next_sentences
-    assert sorted(pairs.plan[:, 0].tolist()) == list(range(40))
+    assert sorted(pairs.plan["a_document"].tolist()) == list(range(40))
     assert pairs.lengths.tolist() == [11] * 40
 
 
@@ -434,7 +434,7 @@ def test_every_epoch_has_new_rows_and_the_same_count(documents: Dataset, tiny_fo
         seen.append(pairs.plan.copy())
         assert mask_keys.isdisjoint(pairs[i]["mask_key"] for i in range(len(pairs)))
         mask_keys |= {pairs[i]["mask_key"] for i in range(len(pairs))}
-    assert len({plan[0, 0] for plan in seen}) > 1  # not the same documents always come first, and last
+    assert len({plan["a_document"][0] for plan in seen}) > 1  # not the same documents always come first, and last
     pairs.set_epoch(0)
     assert np.array_equal(pairs.plan, first)
 
