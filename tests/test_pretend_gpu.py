@@ -1,14 +1,16 @@
 """The scripts on a device that is not the CPU: nothing that a step, a score or a file needs is left on the other."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertModel
 
-from tests.test_exact import SCRIPTS, flags
+from tests.test_exact import SCRIPTS, curve, flags
 from tests.test_many_processes import Calls, end, scores_of, start
 
 pytestmark = pytest.mark.slow
@@ -49,7 +51,8 @@ def call(name: str, checkpoint: Path, data: Path, output: Path) -> list[str]:
 def on_both(tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all runs as the device made them, in gpu, and in cpu as the CPU did.
 
-    In gpu also each of CUT_OFF, gone on with from its first checkpoint: …-again. And in both the answers of PREDICTED.
+    In gpu also each of CUT_OFF, gone on with from its first checkpoint, …-again, and the …-answers of PREDICTED; and
+    in bf16 all runs as the CPU did in half precision.
     """
     folder = tmp_path_factory.mktemp("on_both")
     shutil.copytree(tiny_folder, folder / "bert")
@@ -64,10 +67,14 @@ def on_both(tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempP
         trained, answers = folder / "gpu" / name, folder / "gpu" / f"{name}-answers"
         calls[f"{name}-answers"] = ["--checkpoint", str(trained), "--output_dir", str(answers)]
         calls[f"{name}-answers"] += ["--predict_file", str(data_folder / file)]
-    running = start([sys.executable], folder, calls, ON_PRETENDED_GPU="1")
+    half: Calls = {name: call(name, folder / "bert", data_folder, folder / "bf16" / name) for name in RUNS}
+    running = [
+        start([sys.executable], folder / "gpu", calls, PRETEND="gpu"),
+        start([sys.executable], folder / "bf16", half, PRETEND="bf16"),
+    ]
     for name in RUNS:
         SCRIPTS[name.split("-")[0]]([*call(name, folder / "bert", data_folder, folder / "cpu" / name), "--use_cpu"])
-    end(running)
+    end(*running)
     return folder
 
 
@@ -77,6 +84,20 @@ def test_a_run_on_a_gpu_is_the_cpus(on_both: Path, name: str) -> None:
     gpu, cpu = (scores_of(on_both / device / name) for device in ("gpu", "cpu"))
     assert gpu == pytest.approx(cpu, rel=1e-3, abs=1e-4)
     assert_same_weights(on_both / "gpu" / name, on_both / "cpu" / name, 1e-4)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_half_precision_is_nearly_the_same(on_both: Path, name: str) -> None:
+    """Loss and gradient of the first step differ by roundings of 8 bits, and weights stay whole."""
+    (loss, norm), *_ = curve(on_both / "bf16" / name)
+    (expected_loss, expected_norm), *_ = curve(on_both / "cpu" / name)
+    assert loss == pytest.approx(expected_loss, rel=1e-3)
+    assert norm == pytest.approx(expected_norm, rel=2e-2)
+    assert (loss, norm) != (expected_loss, expected_norm)
+    assert {tensor.dtype for tensor in load_file(on_both / "bf16" / name / "model.safetensors").values()} == {
+        torch.float
+    }
+    assert json.loads((on_both / "bf16" / name / "lineage.json").read_text())["precision"] == "bf16"
 
 
 @pytest.mark.parametrize("name", CUT_OFF)

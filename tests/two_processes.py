@@ -18,18 +18,21 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import torch.distributed
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
+from transformers import training_args
 
 import run_ner
 import run_pretraining
 import run_sentiment
 from two_stage.command_line import launch
 from two_stage.data import corpus
+from two_stage.training import training_arguments
 
 MAINS = {"pretraining": run_pretraining.main, "sentiment": run_sentiment.main, "ner": run_ner.main}
 MARKS = Path(sys.argv[-1]).parent
@@ -58,6 +61,13 @@ def share_out_on_cores() -> None:
     launch.check_shared_out = lambda on_gpu: None
 
 
+def compute_in_bf16() -> None:
+    """Let the precision be chosen as on a GPU that computes in bf16: autocast casts on a CPU as well."""
+    gpu = SimpleNamespace(is_available=lambda: True, is_bf16_supported=lambda **_: True)
+    training_arguments.torch = SimpleNamespace(cuda=gpu)
+    training_args.is_torch_bf16_gpu_available = lambda: True
+
+
 def halve(whole: Path, half: Path) -> None:
     """Copy a finished run as it was when only its first checkpoint was there."""
     if RANK == "0":
@@ -78,10 +88,12 @@ def main(calls: Path) -> None:
     corpus._token_tables = counted_tables
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         share_out_on_cores()
-    if os.environ.get("ON_PRETENDED_GPU"):
+    if os.environ.get("PRETEND") == "gpu":
         from tests import pretend_gpu
 
         pretend_gpu.pretend()
+    if os.environ.get("PRETEND") == "bf16":
+        compute_in_bf16()
     for name, flags in json.loads(calls.read_text()).items():
         script = name.split("-")[0]
         if script == "halve":
