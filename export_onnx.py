@@ -109,7 +109,10 @@ def comparison_texts(settings: Settings, checkpoint: Checkpoint) -> tuple[list[l
     columns = UsualColumns(text_column=settings.text_column, tokens_column=settings.tokens_column)
     for row in islice((row for path in files for row in read_rows(path)), MOST_TEXTS):
         pair = [text_value(row, settings.text_pair_column, "text_pair_column")] if paired else []
-        texts.append([tagged_text(row, columns), *pair])
+        # of sentiment a list of tokens beside the text is nothing to read
+        is_read = checkpoint.task_model in SENTIMENT_MODELS and row[1].get(settings.text_column) is not None
+        text = text_value(row, settings.text_column, "text_column") if is_read else tagged_text(row, columns)
+        texts.append([text, *pair])
     if not texts:
         raise Refusal(f"{', '.join(files)}: no row in it; name another --test_file")
     return texts, ", ".join(Path(path).name for path in files)

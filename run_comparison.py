@@ -143,7 +143,7 @@ from two_stage.checkpointing.handoff import Checkpoint, open_checkpoint
 from two_stage.checkpointing.lineage import trace_lineage
 from two_stage.checkpointing.runs import LINEAGE, RECIPE, RESULTS, begin_run, left_as_it_is, open_run, write_results
 from two_stage.command_line.redaction import redacted, redacted_values
-from two_stage.comparison.findings import SCORES, Arm, Cell, compare, comparison_table, read_json
+from two_stage.comparison.outcome import SCORES, Arm, Cell, compare, comparison_table, read_json
 from two_stage.comparison.report import write_report
 from two_stage.comparison.side_by_side import FINISHED, PlannedRun, SideBySide, device_slots, locked
 from two_stage.data.files import check_files
@@ -205,6 +205,8 @@ class Plan:
         given = (str(self.settings.stage_two), *filter(is_recipe, self.stages.values()), self.settings.task_adaptive)
         paths = list(dict.fromkeys(path for path in given if path))
         for path in paths:
+            if Path(path).suffix not in (".yaml", ".yml"):
+                raise Refusal(f"{path}: a recipe is YAML, and called .yaml or .yml")
             check_files([path], ("yaml", "yml"))
         return {path: Path(path).read_bytes() for path in paths}
 

@@ -153,7 +153,6 @@ from transformers import BertForTokenClassification, PreTrainedTokenizerBase, se
 from two_stage.checkpointing.checkpoints import told_if_unwritten
 from two_stage.checkpointing.handoff import load_model, open_checkpoint, settled_reading
 from two_stage.checkpointing.runs import begin_run, left_as_it_is, open_run
-from two_stage.data.batches import longest_first, pad_rows, repeated_rows
 from two_stage.data.tables import PlacedRow
 from two_stage.data.tag_schemes import tag_names
 from two_stage.data.tagged_sentences import (
@@ -176,6 +175,7 @@ from two_stage.results.entity_results import (
 )
 from two_stage.results.report import Card, Findings, finish_run, model_limits
 from two_stage.scoring.split_scores import score_splits
+from two_stage.training.batches import longest_first, pad_rows, repeated_rows
 from two_stage.training.layers import check_freezing, check_unfreezing
 from two_stage.training.task import Task, check_task, trace_task
 from two_stage.training.trainer import ExactTrainer
@@ -487,7 +487,7 @@ def fine_tune(task: NerTask) -> dict[str, float]:
     scores["total_runtime"] = time.time() - task.started
     findings = Findings(facts)
     if trainer.is_world_process_zero():
-        with told_if_unwritten(task.run.folder, "its checkpoints are intact"):
+        with told_if_unwritten(task.run.folder, trainer.what_is_intact):
             findings = write_label_scores(task.run.folder, scored, trainer.state.log_history, facts)
             if "test" in scored:
                 found = write_predictions(task.run.folder / "predictions.jsonl", scored["test"])

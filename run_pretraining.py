@@ -180,7 +180,6 @@ from two_stage.checkpointing.handoff import (
 from two_stage.checkpointing.lineage import trace_lineage
 from two_stage.checkpointing.runs import Run, begin_run, left_as_it_is, open_run, saved_hashes, write_lineage
 from two_stage.command_line.launch import is_shared_out
-from two_stage.data.batches import EpochSampler, pad_rows
 from two_stage.data.corpus import FORMATS, TOKENS, corpus_tokenizer, flat_sentence_lengths, tokenize_documents
 from two_stage.data.corpus_report import describe_documents, report_lines
 from two_stage.data.files import check_files
@@ -189,6 +188,7 @@ from two_stage.data.streaming import StreamedRows
 from two_stage.data.tables import LABELLED_FORMATS
 from two_stage.data.vocabulary import extend_embeddings
 from two_stage.scoring.scores import PretrainingScores
+from two_stage.training.batches import EpochSampler, pad_rows
 from two_stage.training.cross_entropy import SummedCrossEntropy
 from two_stage.training.last_layer import can_read_few, let_last_layer_read_few
 from two_stage.training.layers import check_freezing
@@ -370,7 +370,7 @@ class SentencePairs(torch.utils.data.Dataset):
             documents: with columns `input_ids` and `sentence_lengths`.
             tokenizer: theirs.
             settings: of pairs.
-            key: of every draw, the run's seed; None for held-out documents.
+            key: of every draw, the run's `draw_seed`; None for held-out documents.
         """
         self.documents = documents.with_format("arrow", columns=["input_ids"])  # in a fifth of numpy's time
         self.limit = settings.max_length - SPECIAL_TOKENS

@@ -153,7 +153,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from two_stage.checkpointing.checkpoints import told_if_unwritten
 from two_stage.checkpointing.handoff import SavedAsStock, load_model, open_checkpoint
 from two_stage.checkpointing.runs import begin_run, left_as_it_is, open_run
-from two_stage.data.batches import repeated_rows
 from two_stage.data.labelled_texts import (
     Reading,
     Scale,
@@ -177,6 +176,7 @@ from two_stage.results.sentiment_results import (
     write_predictions,
 )
 from two_stage.scoring.split_scores import score_splits
+from two_stage.training.batches import repeated_rows
 from two_stage.training.last_layer import can_read_few, let_last_layer_read_few
 from two_stage.training.layers import check_freezing, check_unfreezing
 from two_stage.training.task import Task, check_task, trace_task
@@ -416,7 +416,7 @@ def fine_tune(task: SentimentTask) -> dict[str, float]:
     scores["total_runtime"] = time.time() - task.started
     findings = Findings(facts)
     if trainer.is_world_process_zero():
-        with told_if_unwritten(task.run.folder, "its checkpoints are intact"):
+        with told_if_unwritten(task.run.folder, trainer.what_is_intact):
             findings = write_label_scores(task.run.folder, scored, trainer.state.log_history, facts)
             if "test" in scored:
                 write_predictions(task.run.folder / "predictions.csv", scored["test"])

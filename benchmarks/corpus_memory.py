@@ -87,6 +87,7 @@ def measure(path: str, workers: int | None, checkpoint: str) -> dict[str, float]
         "seconds": seconds,
         "tokens/s": lengths.sum() / seconds,
         "peak RSS": 1000 * memory_gb(),
+        # the largest child's, which is no less than what this process held when it began
         "worker's": getrusage(RUSAGE_CHILDREN).ru_maxrss * kilobytes,
         "peak anon": peaks["main"],
         "worker anon": peaks["worker"],

@@ -53,7 +53,7 @@ from measuring import (
 
 import run_ner
 import run_sentiment
-from two_stage.data import batches
+from two_stage.training import batches
 
 SCRIPTS: dict[str, tuple[ModuleType, str]] = {
     "sentiment": (run_sentiment, "SentimentTrainer"),

@@ -49,8 +49,8 @@ from measuring import (
 )
 
 import run_pretraining as stage_one
-from two_stage.data.batches import EpochSampler
 from two_stage.data.corpus import TOKENS
+from two_stage.training.batches import EpochSampler
 from two_stage.training.cpu_training import keep_freed_memory, use_cpu_dropout
 from two_stage.training.cross_entropy import SummedCrossEntropy
 

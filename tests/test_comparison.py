@@ -18,8 +18,8 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, mean_squared_error
 
 from tests.conftest import SHADES
-from two_stage.comparison import findings as comparison
-from two_stage.comparison.findings import (
+from two_stage.comparison import outcome
+from two_stage.comparison.outcome import (
     EXAMPLES,
     SCORES,
     Arm,
@@ -670,7 +670,7 @@ def test_more_test_items_are_sentences_with_and_without_entities(
         each.append(items_each)
         return verdict(*args)
 
-    monkeypatch.setattr(comparison, "verdict", noted)
+    monkeypatch.setattr(outcome, "verdict", noted)
     compare("ner", "f1", [BASE, ONE], cells)
     assert each == [2.0]
 

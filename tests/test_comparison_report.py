@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from tests.test_comparison_pictures import ARMS, NASTY, made_up_comparison
 from tests.test_pictures import contrast
-from two_stage.comparison import report as comparison_report
-from two_stage.comparison.findings import NO_VERDICT
+from two_stage.comparison import report
+from two_stage.comparison.outcome import NO_VERDICT
 from two_stage.comparison.pictures import FIGURES
 from two_stage.comparison.report import difference_text, report_markdown, report_page, score_text, write_report
 
@@ -86,7 +86,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page in no time."""
-    monkeypatch.setattr(comparison_report, "comparison_svgs", lambda comparison, alternatives: {})
+    monkeypatch.setattr(report, "comparison_svgs", lambda comparison, alternatives: {})
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def pictures_as_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     def marks(comparison: dict[str, Any], alternatives: dict[str, str]) -> dict[str, dict[str, str]]:
         return {name: {"page": f"[{name}]", "phone": ""} for name, make in FIGURES.items() if make(comparison)}
 
-    monkeypatch.setattr(comparison_report, "comparison_svgs", marks)
-    monkeypatch.setattr(comparison_report, "draw_comparison", lambda folder, comparison: [])
+    monkeypatch.setattr(report, "comparison_svgs", marks)
+    monkeypatch.setattr(report, "draw_comparison", lambda folder, comparison: [])
 
 
 # --- Numbers ----------------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_the_verdict_stands_first_with_its_facts(written: Path) -> None:
 def test_texts_stay_texts() -> None:
     """Whatever stands wherever a text may stand, it is text: no element and no attribute comes of it."""
     comparison = made_up_comparison()
-    plain = Page(report_page(comparison_report._readable(comparison)))
+    plain = Page(report_page(report._readable(comparison)))
     nasty = "".join(NASTY[:6]) + "</section></main></style><style>"
 
     def spoil(value: Any, key: str = "") -> Any:
@@ -298,7 +298,7 @@ def test_texts_stay_texts() -> None:
         spoiled += ("score_name", "item_name", "machine", "command", "started", "note", "torch", "label")
         return value + nasty if isinstance(value, str) and key in spoiled else value
 
-    page_text = report_page(comparison_report._readable(spoil(comparison)))
+    page_text = report_page(report._readable(spoil(comparison)))
     page = Page(page_text)
     assert [tag for tag, _ in page.elements].count("td") == [tag for tag, _ in plain.elements].count("td")
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements}
@@ -440,7 +440,7 @@ def test_the_same_comparison_gives_the_same_bytes(written: Path, tmp_path: Path)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_and_pictures_stand_out_from_the_paper(scheme: str) -> None:
     """WCAG 2.1: a contrast of 4.5 for letters (1.4.3), of 3 for what must be seen in a picture (1.4.11)."""
-    template = Path(comparison_report.__file__).with_name(comparison_report.PAGE_TEMPLATE)
+    template = Path(report.__file__).with_name(report.PAGE_TEMPLATE)
     blocks = re.findall(r":root \{(.*?)\}", template.read_text(encoding="utf-8"), re.DOTALL)
     colours = dict(re.findall(r"--([\w-]+): (#\w+)", blocks[["light", "dark"].index(scheme)]))
     papers = ["paper", "card", "good-card", "bad-card", "open-card"]

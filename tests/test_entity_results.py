@@ -20,7 +20,7 @@ import run_ner
 from two_stage.checkpointing.handoff import open_checkpoint
 from two_stage.data.tag_schemes import tag_names
 from two_stage.data.tagged_sentences import Sentence, Sentences, load_splits, read_sentence
-from two_stage.results import entity_results, label_scores
+from two_stage.results import entity_results, score_tables
 from two_stage.results.entity_results import (
     EntitySplit,
     entity_table,
@@ -560,7 +560,7 @@ def test_a_type_cannot_break_the_cards_table(tmp_path: Path) -> None:
 def test_what_the_pictures_are_asked_to_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entities, not texts; no number where neither side has an entity; both curves of a model that was calibrated."""
     drawn: list[tuple[Any, ...]] = []
-    for module, name in ((entity_results, "draw_confusion_matrix"), (label_scores, "draw_reliability")):
+    for module, name in ((entity_results, "draw_confusion_matrix"), (score_tables, "draw_reliability")):
         monkeypatch.setattr(module, name, lambda path, *rest: drawn.append(rest))
     scored = scored_split([9] * 8)
     write_label_scores(tmp_path, {"test": scored}, [], {})

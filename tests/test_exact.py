@@ -182,7 +182,7 @@ def test_the_loss_is_the_plain_mean(tiny_folder: Path, data_folder: Path, refere
     """Step 1's loss and gradient norm equal one dense forward pass of transformers' own class over the step's rows."""
     from transformers import AutoTokenizer, BertForPreTraining
 
-    from two_stage.data.batches import EpochSampler
+    from two_stage.training.batches import EpochSampler
 
     settings = run_pretraining.Settings(train_file=[str(data_folder / "corpus.txt")], max_length=32)
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)

@@ -234,13 +234,13 @@ def test_a_reading_that_is_none_is_refused(reading: Any, sentiment: Path, tmp_pa
 def test_texts_of_several_files_end_at_the_most(
     sentiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No row behind the last that is compared is read."""
+    """No row behind the last that is compared is read; and of a text with tokens beside it the text."""
     monkeypatch.setattr(export_onnx, "MOST_TEXTS", 3)
-    (tmp_path / "a.csv").write_text("text\none\ntwo\n", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text('{"text": "One.", "tokens": [7]}\n{"text": "two"}\n', encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"text": null, "tokens": ["three", "."]}\n{"text": ""}\n', encoding="utf-8")
-    files = [str(tmp_path / name) for name in ("a.csv", "b.jsonl", "gone.csv")]
+    files = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl", "gone.csv")]
     texts, _ = export_onnx.comparison_texts(export_onnx.Settings(test_file=files), open_checkpoint(str(sentiment)))
-    assert texts == [["one"], ["two"], ["three ."]]
+    assert texts == [["One."], ["two"], ["three ."]]
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(sentiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

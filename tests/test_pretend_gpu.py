@@ -1,9 +1,11 @@
 """The scripts on a device that is not the CPU: nothing that a step, a score or a file needs is left on the other."""
 
+import csv
 import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from tests.test_many_processes import Calls, end, scores_of, start
 pytestmark = pytest.mark.slow
 
 SAVED = ["--save_strategy", "steps", "--save_steps", "2", "--max_steps", "4", "--eval_steps", "2"]
-SAVED += ["--eval_strategy", "steps"]
+SAVED += ["--eval_strategy", "steps", "--save_total_limit", "3"]
 WHOLE = ["--whole_word_masking", "--keep_at", "50", "--gradient_accumulation_steps", "2"]
 STREAM = ["--streaming", "--max_steps", "3", "--validation_file", "DATA/texts.csv"]
 ORDINAL = ["--loss", "ordinal", "--class_weights", "balanced", "--pooling", "mean", "--head_hidden_size", "8"]
@@ -72,8 +74,13 @@ def on_both(tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempP
         start([sys.executable], folder / "gpu", calls, PRETEND="gpu"),
         start([sys.executable], folder / "bf16", half, PRETEND="bf16"),
     ]
-    for name in RUNS:
-        SCRIPTS[name.split("-")[0]]([*call(name, folder / "bert", data_folder, folder / "cpu" / name), "--use_cpu"])
+    try:
+        for name in RUNS:
+            SCRIPTS[name.split("-")[0]]([*call(name, folder / "bert", data_folder, folder / "cpu" / name), "--use_cpu"])
+    except BaseException:
+        for each in running:
+            each.kill()
+        raise
     end(*running)
     return folder
 
@@ -102,7 +109,9 @@ def test_half_precision_is_nearly_the_same(on_both: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", CUT_OFF)
 def test_a_run_on_a_gpu_goes_on(on_both: Path, name: str) -> None:
-    """To the same weights."""
+    """From the checkpoint that it finds, to the same weights."""
+    kept, found = (on_both / "gpu" / run / "checkpoint-2" / "model.safetensors" for run in (name, f"{name}-again"))
+    assert found.stat().st_mtime_ns == kept.stat().st_mtime_ns  # a run from its start would write it anew
     assert_same_weights(on_both / "gpu" / f"{name}-again", on_both / "gpu" / name, 0)
 
 
@@ -116,9 +125,16 @@ def assert_same_weights(run: Path, other: Path, tolerance: float) -> None:
 
 @pytest.mark.parametrize("name", PREDICTED)
 def test_a_gpu_predicts_part_by_part(on_both: Path, name: str) -> None:
-    """What it predicted when it was trained."""
-    answers, expected = (
-        [line for path in sorted(folder.glob("predictions.*")) for line in path.read_text().splitlines()]
-        for folder in (on_both / "gpu" / f"{name}-answers", on_both / "gpu" / name)
-    )
-    assert len(answers) == len(expected) > 48 * (name != "ner-saved")
+    """The same shades and tags as when it was trained."""
+    answers, expected = (predicted(on_both / "gpu" / run) for run in (f"{name}-answers", name))
+    assert len(answers) == 48
+    assert answers == expected
+
+
+def predicted(run: Path) -> list[tuple[Any, ...]]:
+    """Of each text what it was, and what was said of it."""
+    if (run / "predictions.csv").exists():
+        with open(run / "predictions.csv", encoding="utf-8", newline="") as file:
+            return [(row["text"], row["predicted"]) for row in csv.DictReader(file)]
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    return [(row["tokens"], row["predicted_tags"]) for row in rows]

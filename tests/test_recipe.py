@@ -6,6 +6,7 @@ import shlex
 import sys
 from dataclasses import fields
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -520,7 +521,8 @@ def check_command(words: list[str]) -> bool:
         words = ["python", *words[start + 1 :]]
     elif not re.fullmatch(r"python3?", program):
         return False
-    if words[1:3] == ["-m", "two_stage.results.report"]:
+    if words[1] == "-m" and words[2].startswith("two_stage."):
+        assert find_spec(words[2]), f"no such module: {' '.join(words)}"
         assert words[3:], "a report is of folders"
         return True
     if len(words) < 2 or not words[1].endswith(".py"):

@@ -24,7 +24,7 @@ from two_stage.checkpointing.runs import Run, begin_run
 from two_stage.command_line.exits import Failure, Refusal, run_script
 from two_stage.command_line.recipe import parse_settings, read_recipe
 from two_stage.comparison import side_by_side
-from two_stage.comparison.findings import Cell
+from two_stage.comparison.outcome import Cell
 from two_stage.comparison.report import write_report
 
 DATA = {"sentiment": ("texts.csv", "csv"), "ner": ("sentences.jsonl", "jsonl")}
@@ -270,7 +270,7 @@ BAD_CALLS = {
     "a name and nothing": BadCall(flag(stage_one="news="), ["--stage_one news="]),
     "a missing recipe of stage two": BadCall(flag(stage_two="gone.yaml"), ["gone.yaml", "no such file"]),
     "a recipe of stage two that is no YAML": BadCall(
-        lambda call: call.flags.update(stage_two=[str(call.folder / "test.csv")]), ["test.csv", "known: .yaml, .yml"]
+        lambda call: call.flags.update(stage_two=[str(call.folder / "test.csv")]), ["test.csv", "called .yaml or .yml"]
     ),
     "a missing recipe of stage one": BadCall(flag(stage_one="gone.yaml"), ["gone.yaml", "no such file"]),
     "a missing task-adaptive recipe": BadCall(

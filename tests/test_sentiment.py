@@ -25,7 +25,7 @@ from run_sentiment import SentimentArguments, SentimentConfig, SentimentModel, S
 from tests.conftest import SHADES, made_up_sentence
 from two_stage.checkpointing.handoff import file_sha256
 from two_stage.command_line.exits import Refusal
-from two_stage.results import label_scores, report, sentiment_results
+from two_stage.results import report, score_tables, sentiment_results
 from two_stage.scoring.calibration import fit_temperature, softmax
 from two_stage.training.layers import UnfreezingCallback, parameter_groups
 
@@ -63,8 +63,8 @@ def no_pictures() -> Iterator[None]:
     """Draw nothing: tests/test_pictures.py and tests/test_scripts.py look at pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sentiment_results, "draw_confusion_matrix", lambda *_: None)
-        patch.setattr(label_scores, "draw_reliability", lambda *_: None)
-        patch.setattr(label_scores, "draw_learning_curves", lambda *_: False)
+        patch.setattr(score_tables, "draw_reliability", lambda *_: None)
+        patch.setattr(score_tables, "draw_learning_curves", lambda *_: False)
         yield
 
 

@@ -341,7 +341,7 @@ def test_a_calibrated_run_draws_both_curves(tmp_path: Path, monkeypatch: pytest.
     """As trained, and calibrated; else the one."""
     drawn: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        "two_stage.results.label_scores.draw_reliability", lambda path, curves, *rest: drawn.append(curves)
+        "two_stage.results.score_tables.draw_reliability", lambda path, curves, *rest: drawn.append(curves)
     )
     scored = scored_split(SCALE, 40)
     write_label_scores(tmp_path, {"test": scored}, [], {})

@@ -19,6 +19,7 @@ import run_pretraining as stage_one
 from tests.conftest import REPOSITORY
 from two_stage.checkpointing.runs import Run
 from two_stage.data.corpus import TOKENS
+from two_stage.training import memory
 from two_stage.training.cpu_training import use_cpu_dropout
 from two_stage.training.step_costs import TIMED_SECONDS, FewSteps
 
@@ -101,6 +102,18 @@ def test_the_first_steps_tell_what_all_will_cost(
     report = json.loads((tmp_path / "corpus_report.json").read_text())
     assert (report["documents"], report["seconds_a_step"], report["hours"]) == (3, 2.0, 2.0)
     assert capsys.readouterr().out.count("seconds a step") == 1
+
+
+@pytest.mark.parametrize("status", ["", "Name:\tpyth\xf6n\nVmSize:\t  5 kB\n", None])
+def test_memory_is_told_where_linux_does_not_tell_it(
+    status: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another way, about as large: figures that only inform must not end a run."""
+    known = memory.memory_gb()
+    if status is not None:
+        (tmp_path / "status").write_bytes(status.encode("latin-1"))
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "status")
+    assert memory.memory_gb() == pytest.approx(known, rel=0.5)
 
 
 # --- Processes --------------------------------------------------------------------------------------------------------

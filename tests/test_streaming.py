@@ -158,16 +158,17 @@ def test_a_streamed_run_resumes_bit_for_bit(tiny_folder: Path, data_folder: Path
 def test_a_broken_row_far_down_is_told_in_one_line(
     tiny_folder: Path, data_folder: Path, tmp_path: Path, workers: str
 ) -> None:
-    """By whichever process or worker reads it, without a traceback's text."""
-    rows = [{"text": f"profit rose {i}. cost fell {i}."} for i in range(40)]
-    lines = [json.dumps(row if i != 37 else {"text": 5}) for i, row in enumerate(rows)]
-    file = tmp_path / "corpus.jsonl"
-    file.write_text("\n".join(lines) + "\n")
-    more = ["--train_file", str(file), "--stream_lanes", "1", "--dataloader_num_workers", workers]
-    with pytest.raises(Failure) as failure:
-        run_pretraining.main(call(tiny_folder, data_folder, tmp_path / "run", *more))
-    assert str(failure.value).startswith(f"{file} row 38: column text holds 5")
-    assert "\n" not in str(failure.value)
+    """By the process or by a worker, without a traceback's text; as a failure once there is something to lose."""
+    for broken, kind in ((12, Refusal), (197, Failure)):
+        rows = [{"text": f"profit rose {i}. cost fell {i}." if i != broken else 5} for i in range(200)]
+        file = tmp_path / f"{broken}.jsonl"
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        more = ["--train_file", str(file), "--stream_lanes", "1", "--dataloader_num_workers", workers]
+        more += ["--stream_documents", "20", "--max_steps", "40", "--save_strategy", "no"]
+        with pytest.raises(kind) as told:
+            run_pretraining.main(call(tiny_folder, data_folder, tmp_path / f"run-{broken}", *more))
+        assert str(told.value).startswith(f"{file} row {broken + 1}: column text holds 5")
+        assert "\n" not in str(told.value)
 
 
 def test_general_documents_are_not_trained_on(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@
 
 CALLS is a JSON file: name, which begins with the script's and a dash → the script's flags; or halve-… → a folder that
 holds a finished run, and one to be: the same run as it was before its end. Beside that file each process leaves an
-empty file that tells its world, and one for each time that it read a corpus rather than find it in the cache.
+empty file that tells its world, and one for each time that it read a corpus rather than find it in the cache. A lone
+process may be started as well: with PRETEND=gpu on a device that is not the CPU, with PRETEND=bf16 in half precision.
 """
 
 import gc
@@ -100,6 +101,8 @@ def main(calls: Path) -> None:
             halve(*map(Path, flags))
         else:
             MAINS[script](flags)
+        if os.environ.get("PRETEND") == "gpu":
+            assert PartialState().device.type == "pretend"
         (calls.parent / f"world_{WORLD}_rank_{RANK}").touch()
     if torch.distributed.is_initialized():
         assert (str(torch.distributed.get_world_size()), str(torch.distributed.get_rank())) == (WORLD, RANK)

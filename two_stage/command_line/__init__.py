@@ -1,1 +1,1 @@
-"""Between the command line and a script's `main`: flags and recipes, launches, and how a script ends."""
+"""Between the command line and a script's `main`: flags, recipes, launches, how a script ends, what is kept secret."""

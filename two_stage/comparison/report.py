@@ -12,7 +12,7 @@ from typing import Any
 
 from two_stage.command_line.exits import Refusal, run_script
 from two_stage.command_line.redaction import redacted_values
-from two_stage.comparison.findings import NO_VERDICT, NONE, better_seeds, read_json, spoken_cost
+from two_stage.comparison.outcome import NO_VERDICT, NONE, better_seeds, read_json, spoken_cost
 from two_stage.comparison.paired import spoken_difference
 from two_stage.comparison.pictures import (
     TITLES,

@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 
 from two_stage.checkpointing.handoff import Checkpoint, settled_reading
 from two_stage.command_line.exits import Refusal, say
-from two_stage.data.batches import longest_first, pad_rows
 from two_stage.data.duplicates import check_leakage, conflicting_rows
 from two_stage.data.sources import (
     ALL_ROWS,
@@ -28,6 +27,7 @@ from two_stage.data.sources import (
     training_sample,
 )
 from two_stage.data.tables import PlacedRow, column_value, number_value, text_value, told
+from two_stage.training.batches import longest_first, pad_rows
 from two_stage.training.losses import class_weights
 
 SENTIMENT_MODELS = ("BertForSequenceClassification", "SentimentModel")

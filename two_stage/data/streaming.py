@@ -13,8 +13,8 @@ import numpy as np
 from torch.utils.data import IterableDataset
 
 from two_stage.command_line.exits import Refusal
-from two_stage.data.batches import grouped_order
 from two_stage.data.corpus import CorpusSource, cut_shards, shard_documents, text_hash
+from two_stage.training.batches import grouped_order
 
 # from a block's documents (as sentences) and the key of its draws to its rows, with their `lengths`
 BlockRows = Callable[[list[list[str]], str], Any]

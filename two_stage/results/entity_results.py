@@ -11,9 +11,9 @@ from datasets import Dataset
 
 from two_stage.data.tag_schemes import tag_names
 from two_stage.data.tagged_sentences import Sentences
-from two_stage.results.label_scores import Table, draw_training, draw_trust, reliability_table, write_tables
 from two_stage.results.pictures import draw_confusion_matrix
 from two_stage.results.report import Findings, markdown_cell
+from two_stage.results.score_tables import Table, draw_training, draw_trust, reliability_table, write_tables
 from two_stage.scoring.calibration import Reliability, calibration_scores, reliability
 from two_stage.scoring.decoding import best_tags, entity_probabilities
 from two_stage.scoring.entity_scores import (

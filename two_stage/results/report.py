@@ -241,7 +241,7 @@ def finish_run(
     for name in [name for name in scores if name.endswith("model_preparation_time")]:
         del scores[name]  # Trainer tells it where nothing was trained
     trained = trainer.train_dataset is not None
-    with told_if_unwritten(run.folder, "its checkpoints are intact"):
+    with told_if_unwritten(run.folder, trainer.what_is_intact):
         if trained:
             trainer.save_model(str(run.folder))
         if trainer.is_world_process_zero():

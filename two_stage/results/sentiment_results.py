@@ -11,9 +11,9 @@ import numpy as np
 from datasets import Dataset
 
 from two_stage.data.labelled_texts import Scale, Texts
-from two_stage.results.label_scores import Table, draw_training, draw_trust, reliability_table, write_tables
 from two_stage.results.pictures import draw_confusion_matrix
 from two_stage.results.report import Findings, markdown_cell
+from two_stage.results.score_tables import Table, draw_training, draw_trust, reliability_table, write_tables
 from two_stage.scoring.calibration import Reliability, calibration_scores, reliability, softmax
 from two_stage.scoring.scores import SentimentScores, confusion_matrix, label_scores, regression_scores, shade_scores
 from two_stage.scoring.split_scores import check_logits, with_intervals

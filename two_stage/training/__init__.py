@@ -1,1 +1,1 @@
-"""Trainer, made exact: arguments, order of learning, losses, and what a step costs."""
+"""Trainer, made exact: arguments, batches, order of learning, losses, and what a step costs."""

@@ -36,7 +36,7 @@ from two_stage.checkpointing.checkpoints import (
 from two_stage.checkpointing.hub import open_repository
 from two_stage.checkpointing.runs import told_to_all
 from two_stage.command_line.exits import STOPS, Failure, Refusal, Stopped, outlive_one_stop, say
-from two_stage.data.batches import EpochSampler
+from two_stage.training.batches import EpochSampler
 from two_stage.training.cpu_training import keep_freed_memory, use_cpu_dropout
 from two_stage.training.layers import UnfreezingCallback, freeze_layers, parameter_groups, spoken_groups
 from two_stage.training.trackers import write_into
@@ -336,12 +336,15 @@ class ExactTrainer(Trainer):
         """The batches of one optimizer step, and its items over all of them and over all processes.
 
         Raises:
-            Failure: what is read while it is needed cannot be.
+            Failure: what is read while it is needed cannot be; before the first step of a lone process a Refusal.
         """
         try:
             batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        except Refusal as error:  # a row far down a stream; that of a worker has a traceback before it
-            raise Failure(str(error).rsplit("Refusal: ", 1)[-1].strip()) from error
+        except Refusal as error:  # of a row of a stream; that of a worker has a traceback before it
+            line = str(error).rsplit("Refusal: ", 1)[-1].strip()
+            # nothing is lost before the first step; but of several processes only a failure is told by each
+            is_early = self.state.global_step == 0 and self.args.world_size == 1
+            raise (Refusal if is_early else Failure)(line) from error
         if not batches:
             return batches, None
         for batch in batches:
@@ -558,6 +561,12 @@ class ExactTrainer(Trainer):
         found = numbered_checkpoints(Path(self.args.output_dir))
         return str(found[-1]) if found else None
 
+    @property
+    def what_is_intact(self) -> str:
+        """What is not lost where something cannot be written."""
+        saved = self.last_checkpoint()
+        return f"{saved} is intact" if saved else "no checkpoint was saved before"
+
     def _get_output_dir(self, trial: Any = None) -> str:
         """Where Trainer saves: aside, while a checkpoint is written."""
         return str(self.saving_in or super()._get_output_dir(trial))
@@ -566,8 +575,7 @@ class ExactTrainer(Trainer):
         """Let Trainer write the checkpoint aside, then give it its place, and only then remove old ones."""
         folder, aside = self.checkpoint_folder, Path(self.args.output_dir, UNFINISHED)
         partial = aside / folder.name
-        saved = self.last_checkpoint()
-        with told_if_unwritten(folder, f"{saved} is intact" if saved else "no checkpoint was saved before"):
+        with told_if_unwritten(folder, self.what_is_intact):
             if self.args.should_save:
                 shutil.rmtree(aside, ignore_errors=True)
             self.keep_resume_state()

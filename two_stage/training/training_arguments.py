@@ -156,7 +156,7 @@ class ExactTrainingArguments(TrainingArguments):
 
     @property
     def draw_seed(self) -> int:
-        """What the order of rows is drawn by, and stage one's pairs and masks: dropout has the seed itself."""
+        """What draws the order of rows, and stage one's pairs and masks; dropout and new heads have the seed itself."""
         return self.seed if self.data_seed is None else self.data_seed
 
     @property
