@@ -22,7 +22,7 @@ CHILD = "--in_a_fresh_process"
 SENTENCES, WORDS = 20, 24  # of a document, of a sentence, on average
 
 
-def write_corpus(path: Path, megabytes: int, checkpoint: str) -> None:
+def write_corpus(path: Path, megabytes: float, checkpoint: str) -> None:
     """Write about `megabytes` of documents, the n-th word as frequent as 1/n."""
     from transformers import AutoTokenizer
 

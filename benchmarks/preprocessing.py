@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", help="a corpus, its texts in the column text")
     parser.add_argument("--rounds", type=int, default=3, help="times that each way has its turn")
-    parser.add_argument("--megabytes", type=int, default=10, help="of the made-up corpus, where there is no other")
+    parser.add_argument("--megabytes", type=float, default=10, help="of the made-up corpus, where there is no other")
     asked = parser.parse_args()
     real = Path(os.environ.get("REAL_DATA_DIR", ""), "corpus", "reuters21578.jsonl.gz")
     with tempfile.TemporaryDirectory() as folder:

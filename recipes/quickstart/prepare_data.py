@@ -16,7 +16,7 @@ import csv
 import json
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -898,20 +898,30 @@ def wordpiece_vocabulary(corpus: str, size: int) -> list[str]:
     counts = Counter(word for line in corpus.splitlines() for word, _ in splitter.pre_tokenize_str(line))
     pieces = {word: [word[0], *("##" + letter for letter in word[1:])] for word in sorted(counts)}
     vocabulary = dict.fromkeys(sorted({piece for parts in pieces.values() for piece in parts}))
-    while len(vocabulary) < size:
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, parts in pieces.items():
-            for pair in pairwise(parts):
-                pairs[pair] += counts[word]
-        if not pairs:
-            break
-        left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
+    pairs: Counter[tuple[str, str]] = Counter()
+    words_with: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # only theirs are counted anew
+
+    def count(word: str, times: int) -> None:
+        for pair in pairwise(pieces[word]):
+            pairs[pair] += times
+            words_with[pair].add(word)
+            if not pairs[pair]:
+                del pairs[pair]
+
+    for word in pieces:
+        count(word, counts[word])
+    while len(vocabulary) < size and pairs:
+        most = max(pairs.values())
+        left, right = min(pair for pair, times in pairs.items() if times == most)
         merged = left + right.removeprefix("##")
         vocabulary[merged] = None
-        for parts in pieces.values():
+        for word in words_with.pop((left, right)):
+            count(word, -counts[word])
+            parts = pieces[word]
             for place in range(len(parts) - 1, 0, -1):
                 if parts[place - 1 : place + 1] == [left, right]:
                     parts[place - 1 : place + 1] = [merged]
+            count(word, counts[word])
     return list(vocabulary)
 
 
