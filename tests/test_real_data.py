@@ -70,12 +70,15 @@ def test_the_report_of_newswire(stage_one: Path) -> None:
 
 
 def test_sentiment_learns_from_it(stage_one: Path, tmp_path: Path) -> None:
-    """Three shades of financial sentences: better than always the commonest (0.594 of the test rows)."""
+    """Three shades of financial sentences: better than always the commonest (0.594 of the test rows).
+
+    By the upper three of six layers, and entities by the upper four: in half the time.
+    """
     data = f"{REAL_DATA}/sentiment/financial_phrasebank_50agree"
     call = ["--checkpoint", str(stage_one), "--train_file", f"{data}/train.csv", "--test_file", f"{data}/test.csv"]
     call += ["--labels", "negative", "neutral", "positive", "--output_dir", str(tmp_path / "sentiment")]
     call += ["--learning_rate", "2e-4", "--head_learning_rate", "1e-3", "--num_train_epochs", "3"]
-    scores = run_sentiment.main([*call, *QUICK, "--max_train_samples", "240"])
+    scores = run_sentiment.main([*call, *QUICK, "--max_train_samples", "240", "--freeze_layers", "3"])
     assert scores["test_accuracy"] > 0.62
 
 
@@ -86,7 +89,7 @@ def test_entities_learn_from_it(stage_one: Path, tmp_path: Path) -> None:
     call = ["--checkpoint", str(stage_one), "--train_file", f"{data}/train.conll", "--test_file", test]
     call += ["--output_dir", str(tmp_path / "ner"), "--max_train_samples", "300", "--num_train_epochs", "2"]
     call += ["--allow_leakage", "--head_learning_rate", "3e-3"]  # some of its test sentences stand in train
-    scores = run_ner.main([*call, *QUICK, "--learning_rate", "3e-4"])
+    scores = run_ner.main([*call, *QUICK, "--learning_rate", "3e-4", "--freeze_layers", "2"])
     assert scores["test_f1"] > 0.4
     rows = [json.loads(line) for line in (tmp_path / "ner" / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 359
