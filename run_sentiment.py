@@ -15,9 +15,9 @@ import math
 from dataclasses import dataclass, field
 
 from two_stage.command_line.exits import Refusal, run_script
-from two_stage.command_line.recipe import check_range, help_if_asked, parse_flags
+from two_stage.command_line.recipe import HIGHEST_SEED, check_range, help_if_asked, parse_flags
 from two_stage.data.sources import SAMPLE_FLAGS, check_sample, check_sources
-from two_stage.results.seeds import check_seed_range, run_seeds
+from two_stage.results.seeds import run_seeds
 from two_stage.training.losses import LOSSES, Loss, check_focal, chosen_loss
 from two_stage.training.training_arguments import FineTuningArguments
 
@@ -117,7 +117,7 @@ class Settings:
         for name in ("soft_labels", "class_weights", "calibrate"):
             if self.loss == "regression" and getattr(self, name):
                 raise Refusal(f"--{name}: means nothing to --loss regression, which predicts no probabilities")
-        check_seed_range(self.seeds)
+        check_range(self, 0, HIGHEST_SEED, "seeds")
         check_focal(self.loss, self.focal_gamma)
         check_sources(self)
         check_bulk(self)

@@ -21,7 +21,6 @@ from tests.conftest import SHADES
 from two_stage.comparison import outcome
 from two_stage.comparison.outcome import (
     EXAMPLES,
-    SCORES,
     Arm,
     Cell,
     Evidence,
@@ -34,6 +33,7 @@ from two_stage.comparison.outcome import (
     stage_scores,
 )
 from two_stage.comparison.paired import Verdict, verdict
+from two_stage.comparison.settings import SCORES
 from two_stage.data.labelled_texts import Scale, Texts
 from two_stage.results.report import HEADLINES
 from two_stage.results.sentiment_results import SplitScores, label_table, write_predictions

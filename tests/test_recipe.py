@@ -28,6 +28,7 @@ from tests.test_documents import DOCUMENTS
 from two_stage.checkpointing.runs import changed_settings
 from two_stage.command_line.exits import Refusal, run_script
 from two_stage.command_line.recipe import help_if_asked, parse_flags, parse_settings, read_recipe, recipe_text
+from two_stage.comparison.settings import Settings as ComparisonSettings
 from two_stage.results import report
 
 REPOSITORY = Path(__file__).parent.parent
@@ -47,7 +48,7 @@ def parse(script: str, *argv: str) -> Parsed:
     """What a script makes of a command line: its settings, its training arguments, the resolved recipe."""
     if script == COMPARISON:
         settings, resolved = parse_settings(
-            list(argv), run_comparison.Settings, run_comparison.QUICKSTART, run_comparison.__doc__
+            list(argv), ComparisonSettings, run_comparison.QUICKSTART, run_comparison.__doc__
         )
         return settings, None, resolved
     if script == EXPORT:

@@ -18,14 +18,25 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 import run_comparison
 import run_pretraining
-from run_comparison import Plan, Settings
 from tests.conftest import REPOSITORY, SHADES
+from two_stage.checkpointing.handoff import open_checkpoint
 from two_stage.checkpointing.runs import Run, begin_run
 from two_stage.command_line.exits import Failure, Refusal, run_script
 from two_stage.command_line.recipe import parse_settings, read_recipe
+from two_stage.comparison import plan as comparison_plan
 from two_stage.comparison import side_by_side
+from two_stage.comparison.checks import (
+    check_commands,
+    check_one_data,
+    check_one_start,
+    check_scripts,
+    check_test_labels,
+)
+from two_stage.comparison.inputs import prepare_folder, row_text
 from two_stage.comparison.outcome import Cell
+from two_stage.comparison.plan import Plan
 from two_stage.comparison.report import write_report
+from two_stage.comparison.settings import Settings
 
 DATA = {"sentiment": ("texts.csv", "csv"), "ner": ("sentences.jsonl", "jsonl")}
 ARMS = ["base", "stage_one", "task_adaptive", "both", "heads_as_is", "scratch"]
@@ -365,7 +376,7 @@ def test_a_stop_ends_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "Popen", Stopped)
     with pytest.raises(KeyboardInterrupt):
-        run_comparison.check_commands([("-c", "import time; time.sleep(100)")] * 2)
+        check_commands([("-c", "import time; time.sleep(100)")] * 2)
     assert [process.poll() for process in started] == [-signal.SIGKILL] * 2
 
 
@@ -610,7 +621,7 @@ def test_task_adaptive_goes_on_with_the_training_texts_alone(
     call.flags |= {"arms": ["base", "task_adaptive"], "task_adaptive": [str(tmp_path / "own.yaml")]}
     call.flags.pop("stage_one")
     (call.output).mkdir()
-    run_comparison.prepare_folder(call.plan())
+    prepare_folder(call.plan())
     rows = [json.loads(line) for line in lines_of(call.output / "task_texts.jsonl")]
     assert all(row.keys() == {"text"} for row in rows)
     if task == "sentiment":
@@ -641,7 +652,7 @@ def test_the_text_of_a_labelled_row_is_what_stage_two_reads(
     task: str, columns: dict[str, str], row: dict[str, Any], text: str
 ) -> None:
     """Be it of words or of a text; the sentiment of a row is that of its text."""
-    assert run_comparison.row_text(("a.jsonl row 1", row), task, columns) == text
+    assert row_text(("a.jsonl row 1", row), task, columns) == text
 
 
 def test_scratch_starts_from_a_checkpoint_without_weights(call: Call) -> None:
@@ -649,11 +660,11 @@ def test_scratch_starts_from_a_checkpoint_without_weights(call: Call) -> None:
     call.flags["arms"] = ["base", "stage_one", "scratch"]
     call.output.mkdir()
     plan = call.plan()
-    run_comparison.prepare_folder(plan)
-    found = run_comparison.open_checkpoint(plan.arms[2].checkpoint)
+    prepare_folder(plan)
+    found = open_checkpoint(plan.arms[2].checkpoint)
     assert found.weights is None
     assert found.config.hidden_size == 32
-    assert len(found.tokenizer) == len(run_comparison.open_checkpoint(str(call.checkpoint)).tokenizer)
+    assert len(found.tokenizer) == len(open_checkpoint(str(call.checkpoint)).tokenizer)
 
 
 # --- With scripts that only pretend -----------------------------------------------------------------------------------
@@ -722,7 +733,7 @@ class Pretence:
         scripts.mkdir()
         for name, content in (("run_pretraining.py", PRETENDED_ONE), ("run_sentiment.py", PRETENDED_TWO)):
             (scripts / name).write_text(PRETENDED + content, encoding="utf-8")
-        patch.setattr(run_comparison, "HOME", scripts)
+        patch.setattr(comparison_plan, "HOME", scripts)
         patch.setattr(side_by_side, "PAUSE", 0.01)
         patch.setenv("JOURNAL", str(self.journal))
         patch.setattr(run_comparison, "write_report", lambda folder, comparison: ["report.html"])
@@ -797,10 +808,10 @@ def test_a_whole_comparison(pretence: Pretence, capsys: pytest.CaptureFixture[st
 
 def test_a_recipe_that_is_edited_meanwhile_reaches_no_run(pretence: Pretence) -> None:
     """All runs read the recipes as they were when their hashes were taken, and the report tells of those."""
-    call, check = pretence.call, run_comparison.check_scripts
+    call = pretence.call
 
     def check_and_edit(plan: Plan) -> None:
-        check(plan)
+        check_scripts(plan)
         call.recipe("one", max_steps=9)
         call.recipe("two", max_steps=9)
 
@@ -861,9 +872,9 @@ def test_hidden_tags_are_no_labels(
     (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     if is_told:
         with pytest.raises(Refusal, match="row 1: no label in column ner_tags or entities"):
-            run_comparison.check_test_labels(call.plan())
+            check_test_labels(call.plan())
     else:
-        run_comparison.check_test_labels(call.plan())
+        check_test_labels(call.plan())
 
 
 def test_one_seed_is_reported(pretence: Pretence) -> None:
@@ -1102,10 +1113,12 @@ def test_an_entity_comparison_with_a_broken_checkpoint(
     one = ["--recipe", str(tmp_path / "one.yaml"), "--checkpoint", str(call.checkpoint)]
     run_pretraining.main([*one, "--output_dir", str(tmp_path / "stage_one")])
     weights = tmp_path / "stage_one" / "model.safetensors"
-    whole, prepare = weights.read_bytes(), run_comparison.prepare_folder
+    whole = weights.read_bytes()
     call.flags |= {"stage_one": [str(tmp_path / "stage_one")], "fractions": ["100"], "seeds": ["0"]}
     with monkeypatch.context() as patch:
-        patch.setattr(run_comparison, "prepare_folder", lambda plan: (prepare(plan), weights.write_bytes(whole[:-9])))
+        patch.setattr(
+            run_comparison, "prepare_folder", lambda plan: (prepare_folder(plan), weights.write_bytes(whole[:-9]))
+        )
         assert call.exit_code(monkeypatch) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert "1 of 2 runs did not finish" in error
@@ -1143,9 +1156,9 @@ def test_an_arm_has_one_start(tmp_path: Path) -> None:
         cell.folder.mkdir(parents=True)
         lineage = {"checkpoint": {"weights_sha256": weights}}
         (cell.folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
-    run_comparison.check_one_start(cells[:1])
+    check_one_start(cells[:1])
     with pytest.raises(Refusal, match=f"started from different weights; remove {tmp_path}/one,"):
-        run_comparison.check_one_start(cells)
+        check_one_start(cells)
 
 
 def test_all_cells_read_the_same_data(tmp_path: Path) -> None:
@@ -1156,11 +1169,11 @@ def test_all_cells_read_the_same_data(tmp_path: Path) -> None:
         cell.folder.mkdir()
         data = {"train_file": {"train.csv": of_file}, "test_file": {"some/set test": of_set}}
         (cell.folder / "lineage.json").write_text(json.dumps({"data": data}), encoding="utf-8")
-    run_comparison.check_one_data(cells[::2], {"train_file": {"train.csv": "a"}, "recipes": {"two.yaml": "r"}})
+    check_one_data(cells[::2], {"train_file": {"train.csv": "a"}, "recipes": {"two.yaml": "r"}})
     with pytest.raises(Refusal, match=r"seed-1: read another some/set test than .*; put that back, remove the folder"):
-        run_comparison.check_one_data(cells, {})
+        check_one_data(cells, {})
     with pytest.raises(Refusal, match=r"seed-0: read another train\.csv than"):
-        run_comparison.check_one_data(cells, {"train_file": {"train.csv": "b"}})
+        check_one_data(cells, {"train_file": {"train.csv": "b"}})
 
 
 def test_a_cell_that_read_other_data_is_not_compared(pretence: Pretence, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ from two_stage.checkpointing.runs import changed_settings
 from two_stage.command_line.exits import Refusal
 from two_stage.command_line.recipe import RecipeLoader, read_recipe, recipe_text
 from two_stage.command_line.redaction import redacted, redacted_values
+from two_stage.comparison.plan import named_stages
+from two_stage.comparison.settings import Settings
 from two_stage.comparison.side_by_side import PlannedRun, SideBySide
 from two_stage.data.data_sets import dataset_splits, open_split
 from two_stage.results.report import Card, Findings, markdown_cell, write_model_card
@@ -815,10 +817,10 @@ def test_a_run_writes_into_its_folder_alone(nasty_run: tuple[Path, str, list[str
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_an_arm_is_no_path(name: str) -> None:
     """Arms are folders' names: letters, digits and _ alone."""
-    settings = run_comparison.Settings(
+    settings = Settings(
         task="ner", checkpoint="base", stage_one=[f"{name}=folder"], stage_two="recipe.yaml", output_dir="out"
     )
-    assert "letters and digits" in refused(lambda: run_comparison.named_stages(settings))
+    assert "letters and digits" in refused(lambda: named_stages(settings))
 
 
 @pytest.mark.parametrize("value", ["../evil", "/evil", "1/../..", "nan", "inf", "-1"])

@@ -27,6 +27,7 @@ from two_stage.command_line.redaction import SECRET, redacted, redacted_values
 SettingsT = TypeVar("SettingsT")
 TrainingT = TypeVar("TrainingT", bound=TrainingArguments)
 
+HIGHEST_SEED = 2**32 - 1  # that numpy takes
 # A script that is given none of these is given no data, and runs the quickstart recipe.
 DATA_FLAGS = ("train_file", "validation_file", "test_file", "predict_file", "dataset", "stage_two")
 
@@ -325,13 +326,14 @@ def recipe_text(recipe: dict[str, Any], script: str, folder: Path) -> str:
 
 
 def check_range(settings: object, low: float, high: float, *names: str) -> None:
-    """Refuse a setting outside its range; None is a setting that was not given.
+    """Refuse a setting outside its range, or one of a list; None is a setting that was not given.
 
     Raises:
         Refusal: naming the flag, its value and its range.
     """
     for name in names:
-        value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
-            bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-            raise Refusal(f"--{name} {value}: must be {bounds}")
+        given = getattr(settings, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not low <= value <= high:
+                bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+                raise Refusal(f"--{name} {value}: must be {bounds}")

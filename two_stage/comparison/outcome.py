@@ -32,11 +32,7 @@ from two_stage.scoring.entity_scores import entity_counts, entity_scores, find_e
 from two_stage.scoring.intervals import resampled_scores
 from two_stage.scoring.scores import confusion_matrix, label_scores, regression_scores, shade_scores
 
-# The scores that can be compared, of each task the first by default, and those that are better when lower.
-SCORES = {
-    "sentiment": ("macro_f1", "accuracy", "quadratic_kappa", "mean_absolute_error", "mean_squared_error", "pearson"),
-    "ner": ("f1", "precision", "recall"),
-}
+# Scores that are better when lower
 LOWER_IS_BETTER = ("mean_absolute_error", "mean_squared_error")
 # what a card calls a score, and what stands in the middle of a sentence
 SHORT_NAMES = {"f1": "entity-F1", "mean_absolute_error": "mean absolute error", "pearson": "correlation"}

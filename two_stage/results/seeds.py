@@ -26,13 +26,6 @@ Main = Callable[[list[str]], dict[str, float]]
 LEFT_OUT = ("_runtime", "_per_second", "_low", "_high")  # times, and the ends of intervals, whose mean is no end of one
 
 
-def check_seed_range(seeds: list[int] | None) -> None:
-    """Refuse a seed that numpy does not take."""
-    for seed in seeds or ():
-        if not 0 <= seed < 2**32:
-            raise Refusal(f"--seeds {seed}: must be between 0 and {2**32 - 1}")
-
-
 def check_seeds(seeds: list[int], output_dir: str) -> None:
     """Refuse what cannot be a folder a seed.
 
