@@ -93,6 +93,35 @@ def test_predictions_are_those_of_the_ordinary_path(
         assert found == pytest.approx(numbers, abs=2e-6)
 
 
+WORDS_AND_TEXT = {"text": "Oslo-Lima rose.", "tokens": ["Oslo-Lima", "rose."]}
+ROWS = {
+    # read by the text, as the entities are of that, or by the words
+    "words and a text": [WORDS_AND_TEXT | {"entities": [[0, 4, "LOC"]]}, WORDS_AND_TEXT | {"ner_tags": ["O", "O"]}],
+    "hidden tags": [WORDS_AND_TEXT | {"entities": [[0, 4, "LOC"]], "ner_tags": [-1, -1]}],
+    "documents": [{"text": "profit rose", "document": name} for name in ("a", "a", None, None, "b")],
+    "documents behind the first rows": [{"text": "profit rose", "document": name} for name in (None, None, "a", "b")],
+    "texts in the column of documents": [{"document": text} for text in ("profit rose", "cash fell")],
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("at_once", [4096, 2])
+def test_rows_are_read_as_a_test_files_are(
+    kind: str, at_once: int, trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same words, and the same number for each row's document, whichever part it falls into."""
+    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", at_once)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[kind]), encoding="utf-8")
+    flags = ["--text_column", "document"] if "column" in kind else []
+    for flag in ("test", "predict"):
+        call = call_of("ner", trained, tmp_path / flag, f"--{flag}_file", str(tmp_path / "rows.jsonl"), *flags)
+        run_ner.main(call)
+    part, whole = predictions("ner", tmp_path / "predict"), predictions("ner", tmp_path / "test")
+    for row in whole:
+        row.pop("gold_tags", None)
+    assert [numbers_apart(row)[0] for row in part] == [numbers_apart(row)[0] for row in whole]
+
+
 class CutOff(Exception):
     """The process was killed."""
 
