@@ -434,7 +434,8 @@ def has_words(values: Row, columns: TagColumns) -> bool:
     words, tags, entities = map(values.get, (columns.tokens_column, columns.tags_column, columns.entities_column))
     if isinstance(words, list) and any(isinstance(word, dict) for word in words):
         return False  # Prodigy's, each with its place in the text
-    return words is not None and (tags is not None or entities is None)
+    # a table of texts may have anything else in a column of that name, such as how many they are
+    return words is not None and (tags is not None or (entities is None and isinstance(words, list)))
 
 
 def word_list(row: PlacedRow, column: str) -> list[str]:
@@ -453,7 +454,6 @@ def tagged_text(row: PlacedRow, columns: TagColumns) -> str:
     Raises:
         Refusal: neither words nor a text in it.
     """
-    # a table of texts may have anything else in a column of that name, such as how many they are
     if isinstance(row[1].get(columns.tokens_column), list) and has_words(row[1], columns):
         return " ".join(word_list(row, columns.tokens_column))
     return text_value(row, columns.text_column, "text_column")

@@ -103,7 +103,9 @@ def tag_list(row: PlacedRow, column: str, names: list[str] | None) -> list[str]:
         raise Refusal(f'{place}: column {column} must hold a list of tags such as ["O", "B-ORG"]')
     if any(isinstance(value, str) and broken_text(value) for value in values):
         raise Refusal(f"{place}: column {column} holds half of a character (a lone surrogate); mend the tag")
-    numbered = [type(value) is int or (isinstance(value, str) and value.isdecimal()) for value in values]
+    # of many digits none is a label's, and of thousands int makes no number
+    is_digits = [isinstance(value, str) and value.isdecimal() and len(value) < 10 for value in values]
+    numbered = [type(value) is int or digits for value, digits in zip(values, is_digits, strict=True)]
     if any(numbered) and not all(numbered):
         raise Refusal(f"{place}: tags {values[:20]} are numbers and names; write them all as one or the other")
     if any(numbered):
@@ -114,13 +116,14 @@ def tag_list(row: PlacedRow, column: str, names: list[str] | None) -> list[str]:
             raise Refusal(f"{place}: tags {values[:20]} are not all numbers from 0 to {len(names) - 1} (--labels)")
         values = [names[number] for number in numbers]
     elif names and (other := {value for value in values if isinstance(value, str)}.difference(names)):
-        raise Refusal(f"{place}: tag {min(other)!r} is none of --labels, which names numbered tags; leave it out")
+        raise Refusal(f"{place}: tag {min(other)[:60]!r} is none of --labels, which names numbered tags; leave it out")
     for value in values:
         try:
             split_tag(value if isinstance(value, str) else "")
         except ValueError:
             hint = "mend --labels" if any(numbered) else "is it the right --tags_column?"
-            raise Refusal(f"{place}: tag {value!r} is none such as O, B-ORG, I-ORG, E-ORG, S-ORG; {hint}") from None
+            shown = repr(value)[:60]
+            raise Refusal(f"{place}: tag {shown} is none such as O, B-ORG, I-ORG, E-ORG, S-ORG; {hint}") from None
     return values
 
 
