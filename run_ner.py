@@ -373,9 +373,10 @@ def model_card(model: BertForTokenClassification, reading: Reading) -> Card:
         f'entities = pipeline("token-classification", model="FOLDER", aggregation_strategy="{strategy}")\n'
         'entities("Shares of Marlow Shipping rose in Oslo.")'
     )
+    legal = ", and gives legal tags" if reading.decoding == "legal" else ""
     limits = [
         "A pipeline takes each word's likeliest tag and cuts what is too long; run_ner.py reads all of a text, in "
-        "windows, and gives legal tags.",
+        f"windows{legal}.",
     ]
     if reading.label_pieces == "first":
         limits.append('Only the first piece of a word learned its tag: take aggregation_strategy="first".')
