@@ -418,7 +418,7 @@ def predict(task: NerTask) -> dict[str, float]:
         return {}
     model = load_model(BertForTokenClassification, checkpoint, new=(), reading=reading._asdict())
     begin_run(task.run, task.recipe, task.lineage)
-    training.disable_tqdm = True  # for one bar of all rows
+    has_bar, training.disable_tqdm = not training.disable_tqdm, True  # one bar of all rows
     trainer = NerTrainer(
         loss=chosen_loss("cross_entropy", 0.0, None),
         tag_weights=torch.ones(len(labels)),
@@ -428,7 +428,7 @@ def predict(task: NerTask) -> dict[str, float]:
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
     )
     answered = partial(answer, trainer=trainer, reader=reader, reading=reading, types=types, numbers=numbers)
-    scores = predict_rows(rows, answered, task.run, "predictions.jsonl", trainer.is_world_process_zero())
+    scores = predict_rows(rows, answered, task.run, "predictions.jsonl", trainer.is_world_process_zero(), has_bar)
     finish_run(trainer, task.run, task.lineage, scores, model_card(model, reading))
     return scores
 

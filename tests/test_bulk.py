@@ -223,6 +223,18 @@ def test_an_encoder_predicts_nothing(name: str, tiny_folder: Path, texts: Path, 
         MAINS[name](call)
 
 
+@pytest.mark.parametrize("name", MAINS)
+def test_a_bar_where_it_is_wanted(
+    name: str, trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One over all rows; --disable_tqdm true takes it away, and a run that was cut off still knows where it stood."""
+    (tmp_path / "new.txt").write_text("profit rose .\ncash fell .\n", encoding="utf-8")
+    for is_quiet in ("false", "true"):
+        call = call_of(name, trained, tmp_path / is_quiet, "--predict_file", str(tmp_path / "new.txt"))
+        MAINS[name]([*call, "--disable_tqdm", is_quiet])
+        assert ("2.00/2.00" in capsys.readouterr().err) == (is_quiet == "false")
+
+
 def test_context_needs_the_whole_file(trained: dict[str, Path], texts: Path, tmp_path: Path) -> None:
     """A document may be as long as the file."""
     with pytest.raises(Refusal, match="--context 4"):
