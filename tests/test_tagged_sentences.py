@@ -719,6 +719,14 @@ def test_tags_that_break_a_scheme_are_counted_and_mended(tmp_path: Path, capsys:
     )
 
 
+def test_a_type_of_two_lines_is_told_in_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON can write such; no line on the screen is made up by a file."""
+    train_on(tmp_path, "a.jsonl", [{"tokens": ["Oslo", "rose"], "ner_tags": ["B-P\n! all", "I-Q\n! bad"]}])
+    odd, counted = capsys.readouterr().out.splitlines()
+    assert counted.endswith(r"IOB2: 1 'P\n! all', 1 'Q\n! bad'")
+    assert r"a.jsonl row 1 word 2, 'I-Q\n! bad': a tag that goes on" in odd
+
+
 def test_widened_entities_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """How many, of those that count."""
     rows = [{"text": f"Oslo Bank{i} rose", "entities": [[0, 7, "ORG"], [12, 13, "X"]]} for i in range(4)]

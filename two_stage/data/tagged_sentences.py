@@ -433,7 +433,7 @@ def number_tags(split: Sentences, scheme: str, types: list[str] | None, whose: s
     odd: list[str] = []
     for sentence, place in zip(split.sentences, split.places, strict=True):
         mended, broken = to_iob2(sentence.tags or [], scheme)
-        odd += [f"{place} word {i + 1}, {(sentence.tags or [])[i]}" for i in broken]
+        odd += [f"{place} word {i + 1}, {told([(sentence.tags or [])[i]])}" for i in broken]
         tags += mended
     found = {tag[2:] for tag in tags} - {""}
     if types is None:
@@ -462,7 +462,7 @@ def split_line(split: Sentences, types: list[str], scheme: str | None) -> str:
     if split.gold is None:
         return f"{line}: no tags"
     counts = Counter(split.gold_chosen.tolist())
-    found = ", ".join(f"{counts[1 + 2 * k]:,} {kind}" for k, kind in enumerate(types) if counts[1 + 2 * k])
+    found = ", ".join(f"{counts[1 + 2 * k]:,} {told([kind])}" for k, kind in enumerate(types) if counts[1 + 2 * k])
     return f"{line}, {scheme}: {found or 'no entity'}"
 
 
