@@ -108,6 +108,12 @@ def test_context_stays_in_the_document_and_in_the_row() -> None:
     ]
 
 
+def test_a_context_of_any_size_fills_the_row() -> None:
+    """As one of the row's size does."""
+    wide = [rows_of(plan_windows(np.arange(12), split_of([3, 2, 4, 2]), 8, 2, context)) for context in (8, 10**30)]
+    assert wide[0] == wide[1]
+
+
 def test_sentences_that_are_left_out_are_still_context() -> None:
     """--max_train_samples takes single sentences; their neighbours are read, and not answered for."""
     windows = plan_windows(np.arange(12), split_of([3, 2, 4, 2], chosen=[1]), room=8, stride=2, context=2)

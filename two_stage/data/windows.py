@@ -83,7 +83,8 @@ def plan_windows(starts: np.ndarray, split: Split, room: int, stride: int, conte
         documents = np.zeros(len(stops), dtype=int) if split.documents is None else split.documents
         first_of = np.searchsorted(documents, documents[of_sentence], side="left")
         last_of = np.searchsorted(documents, documents[of_sentence], side="right") - 1
-        windows = widened(windows, starts, begins[first_of], stops[last_of], room, context)
+        # more than a row has room for is no more; a number of any size may have been typed
+        windows = widened(windows, starts, begins[first_of], stops[last_of], room, min(context, room))
     return windows
 
 
