@@ -223,6 +223,7 @@ def test_conll_gives_back_what_was_written(tmp_path: Path, file: tuple[str, list
         ("# text = O Canada", True),
         ("# newdoc id = O", True),
         ("#\thttp://x.org", True),
+        ("# id 7\tdomain=en", True),
         ("#x\thttp://x.org", False),
         ("#Oslo\t1", False),
         ("#Oslo 1", False),

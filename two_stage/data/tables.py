@@ -241,12 +241,13 @@ def _is_comment(line: str, cells: list[str]) -> bool:
     """Whether a line before a sentence's first word is a comment: it begins with # and has nothing of a word's line.
 
     That is a cell like a tag or, behind a # with letters, a tab or a number for its tag. So `# O` and `#hashtag B-MISC`
-    are words, and so is a lone `#` in a file of words alone; GermEval's `#`, tab, address is a comment.
+    are words, and so is a lone `#` in a file of words alone; GermEval's `#`, tab, address is a comment, and
+    MultiCoNER's `# id 7`, tab, `domain=en`.
     """
     if not line.startswith("#") or COMMENT.fullmatch(line):
         return line.startswith("#")
     is_word = len(cells) == 1 or any(map(TAG.fullmatch, cells[1:]))
-    return not (is_word or (cells[0] != "#" and ("\t" in line or cells[-1].isdecimal())))
+    return not (is_word or (cells[0].split(" ")[0] != "#" and ("\t" in line or cells[-1].isdecimal())))
 
 
 def _check_cells(cells: list[str], columns: int, place: str) -> None:
