@@ -157,11 +157,9 @@ from two_stage.data.tables import PlacedRow
 from two_stage.data.tag_schemes import tag_names
 from two_stage.data.tagged_sentences import (
     ENTITY_MODELS,
+    RowsToAnswer,
     Sentences,
-    check_sentence,
     load_splits,
-    number_documents,
-    sentences_to_answer,
     trained_types,
 )
 from two_stage.data.windows import Windows, plan_windows
@@ -375,9 +373,10 @@ def model_card(model: BertForTokenClassification, reading: Reading) -> Card:
         f'entities = pipeline("token-classification", model="FOLDER", aggregation_strategy="{strategy}")\n'
         'entities("Shares of Marlow Shipping rose in Oslo.")'
     )
+    legal = ", and gives legal tags" if reading.decoding == "legal" else ""
     limits = [
         "A pipeline takes each word's likeliest tag and cuts what is too long; run_ner.py reads all of a text, in "
-        "windows, and gives legal tags.",
+        f"windows{legal}.",
     ]
     if reading.label_pieces == "first":
         limits.append('Only the first piece of a word learned its tag: take aggregation_strategy="first".')
@@ -387,13 +386,13 @@ def model_card(model: BertForTokenClassification, reading: Reading) -> Card:
 def answer(
     rows: list[PlacedRow],
     trainer: NerTrainer,
-    settings: Settings,
+    reader: RowsToAnswer,
     reading: Reading,
     types: list[str],
     numbers: np.ndarray,
 ) -> str:
     """Rows to predict → their lines in predictions.jsonl."""
-    split = sentences_to_answer(rows, settings)
+    split = reader.sentences(rows)
     cut, _ = cut_rows(split, reading, numbers, trainer.processing_class)
     scored = EntitySplit(split, longest_first(cut), types, numbers, reading.decoding == "legal")
     scored(trainer.predict(scored.rows))
@@ -413,14 +412,13 @@ def predict(task: NerTask) -> dict[str, float]:
     if reading.context:
         raise Refusal(f"--predict_file: --context {reading.context} reads whole documents; give it as --test_file")
     numbers = np.array([labels.index(tag) for tag in tag_names(types)])
-    several = len(settings.predict_file or ()) > 1
-    number = partial(number_documents, settings=settings, several=several)
-    rows = look_through(settings, partial(check_sentence, settings=settings), number)
+    reader = RowsToAnswer(settings, several=len(settings.predict_file or ()) > 1)
+    rows = look_through(settings, reader.check, reader.number)
     if settings.check_only:
         return {}
     model = load_model(BertForTokenClassification, checkpoint, new=(), reading=reading._asdict())
     begin_run(task.run, task.recipe, task.lineage)
-    training.disable_tqdm = True  # for one bar of all rows
+    has_bar, training.disable_tqdm = not training.disable_tqdm, True  # one bar of all rows
     trainer = NerTrainer(
         loss=chosen_loss("cross_entropy", 0.0, None),
         tag_weights=torch.ones(len(labels)),
@@ -429,8 +427,8 @@ def predict(task: NerTask) -> dict[str, float]:
         processing_class=checkpoint.tokenizer,
         data_collator=partial(collate, pad_token_id=checkpoint.tokenizer.pad_token_id),
     )
-    answered = partial(answer, trainer=trainer, settings=settings, reading=reading, types=types, numbers=numbers)
-    scores = predict_rows(rows, answered, task.run, "predictions.jsonl", trainer.is_world_process_zero())
+    answered = partial(answer, trainer=trainer, reader=reader, reading=reading, types=types, numbers=numbers)
+    scores = predict_rows(rows, answered, task.run, "predictions.jsonl", trainer.is_world_process_zero(), has_bar)
     finish_run(trainer, task.run, task.lineage, scores, model_card(model, reading))
     return scores
 

@@ -366,7 +366,7 @@ def predict(task: SentimentTask) -> dict[str, float]:
         return {}
     model = load_model(SentimentModel, checkpoint, new=(), **head)
     begin_run(task.run, task.recipe, task.lineage)
-    training.disable_tqdm = True  # for one bar of all rows
+    has_bar, training.disable_tqdm = not training.disable_tqdm, True  # one bar of all rows
     trainer = SentimentTrainer(
         loss=chosen_loss("regression" if scale.is_regression else settings.loss, 0.0, None),
         model=model,
@@ -376,7 +376,7 @@ def predict(task: SentimentTask) -> dict[str, float]:
     )
     header = csv_text([prediction_header(scale, settings.text_pair_column is not None)])
     answered = partial(answer, trainer=trainer, settings=settings, scale=scale, reading=reading)
-    scores = predict_rows(rows, answered, task.run, "predictions.csv", trainer.is_world_process_zero(), header)
+    scores = predict_rows(rows, answered, task.run, "predictions.csv", trainer.is_world_process_zero(), has_bar, header)
     finish_run(trainer, task.run, task.lineage, scores, model_card(model, scale, reading))
     return scores
 

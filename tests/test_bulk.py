@@ -93,6 +93,35 @@ def test_predictions_are_those_of_the_ordinary_path(
         assert found == pytest.approx(numbers, abs=2e-6)
 
 
+WORDS_AND_TEXT = {"text": "Oslo-Lima rose.", "tokens": ["Oslo-Lima", "rose."]}
+ROWS = {
+    # read by the text, as the entities are of that, or by the words
+    "words and a text": [WORDS_AND_TEXT | {"entities": [[0, 4, "LOC"]]}, WORDS_AND_TEXT | {"ner_tags": ["O", "O"]}],
+    "hidden tags": [WORDS_AND_TEXT | {"entities": [[0, 4, "LOC"]], "ner_tags": [-1, -1]}],
+    "documents": [{"text": "profit rose", "document": name} for name in ("a", "a", None, None, "b")],
+    "documents behind the first rows": [{"text": "profit rose", "document": name} for name in (None, None, "a", "b")],
+    "texts in the column of documents": [{"document": text} for text in ("profit rose", "cash fell")],
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("at_once", [4096, 2])
+def test_rows_are_read_as_a_test_files_are(
+    kind: str, at_once: int, trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same words, and the same number for each row's document, whichever part it falls into."""
+    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", at_once)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[kind]), encoding="utf-8")
+    flags = ["--text_column", "document"] if "column" in kind else []
+    for flag in ("test", "predict"):
+        call = call_of("ner", trained, tmp_path / flag, f"--{flag}_file", str(tmp_path / "rows.jsonl"), *flags)
+        run_ner.main(call)
+    part, whole = predictions("ner", tmp_path / "predict"), predictions("ner", tmp_path / "test")
+    for row in whole:
+        row.pop("gold_tags", None)
+    assert [numbers_apart(row)[0] for row in part] == [numbers_apart(row)[0] for row in whole]
+
+
 class CutOff(Exception):
     """The process was killed."""
 
@@ -192,6 +221,18 @@ def test_an_encoder_predicts_nothing(name: str, tiny_folder: Path, texts: Path, 
     call = call_of(name, {name: tiny_folder}, tmp_path / "out", "--predict_file", str(texts))
     with pytest.raises(Refusal, match=r"is no (sentiment|entity) model"):
         MAINS[name](call)
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_a_bar_where_it_is_wanted(
+    name: str, trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One over all rows; --disable_tqdm true takes it away, and a run that was cut off still knows where it stood."""
+    (tmp_path / "new.txt").write_text("profit rose .\ncash fell .\n", encoding="utf-8")
+    for is_quiet in ("false", "true"):
+        call = call_of(name, trained, tmp_path / is_quiet, "--predict_file", str(tmp_path / "new.txt"))
+        MAINS[name]([*call, "--disable_tqdm", is_quiet])
+        assert ("2.00/2.00" in capsys.readouterr().err) == (is_quiet == "false")
 
 
 def test_context_needs_the_whole_file(trained: dict[str, Path], texts: Path, tmp_path: Path) -> None:

@@ -594,3 +594,4 @@ def test_counts_are_spoken() -> None:
     assert spoken_counts({"LOC": 1234, "ORG": 0, "PER": 1}) == "1,234 LOC, 1 PER"
     assert spoken_counts({"LOC": 0}) == "no entity"
     assert spoken_counts({}) == "no entity"
+    assert spoken_counts({"A\nFound": 2}) == r"2 'A\nFound'"  # a type of two lines makes no line of its own

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase, pipeline
+from transformers import AutoModelForTokenClassification, AutoTokenizer, BertConfig, PreTrainedTokenizerBase, pipeline
 from transformers.modeling_outputs import TokenClassifierOutput
 
 import run_ner
@@ -323,6 +323,15 @@ def test_decoding_is_what_the_flag_says(trained: Path, tmp_path: Path) -> None:
         run_ner.main([*call, "--decoding", decoding])
         tags[decoding] = read_rows(made / "predictions.jsonl")[0]["predicted_tags"]
     assert tags == {"argmax": ["I-LOC"] * 3, "legal": ["B-LOC", "I-LOC", "I-LOC"]}
+
+
+@pytest.mark.parametrize("decoding", ["legal", "argmax"])
+def test_the_card_promises_what_the_folder_does(decoding: str) -> None:
+    """Legal tags where the folder's reading gives them, and nothing of them where each word stands alone."""
+    model: Any = SimpleNamespace(config=BertConfig())
+    limits = " ".join(run_ner.model_card(model, run_ner.Reading(decoding=decoding)).limits)
+    assert "reads all of a text, in windows" in limits
+    assert ("legal tags" in limits) == (decoding == "legal")
 
 
 def test_predictions_are_no_gold(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

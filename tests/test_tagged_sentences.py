@@ -242,7 +242,8 @@ def test_which_of_words_and_text_is_read() -> None:
     for missing in ({}, {"ner_tags": None}):
         sentence = read(both | {"entities": [[0, 4, "ORG"]]} | missing)
         assert (sentence.words, sentence.tags) == (["Oslo", "-", "rose"], ["B-ORG", "O", "O"])
-    assert read(both | {"tokens": None}).words == ["Oslo", "-", "rose"]
+    for other in (None, "2", 2, "Oslo -rose"):  # such as how many they are
+        assert read(both | {"tokens": other}).words == ["Oslo", "-", "rose"]
     assert read({"tokens": ["Oslo"], "ner_tags": None}).tags is None
     assert read({"text": "Oslo", "entities": None}).tags is None
     assert read({"text": "Oslo rose", "entities": []}).tags == ["O", "O"]
@@ -302,6 +303,8 @@ NAMED = {"labels": ["O", "B-PER", "I-PER"]}
             r"tags \[1, 'O'\] are numbers and names; write them all as one or the other$",
         ),
         ({"tokens": ["a"], "ner_tags": [1]}, {"labels": ["O", "PER"]}, "tag 'PER' is none such as .*; mend --labels$"),
+        ({"tokens": ["a"], "ner_tags": ["1" * 5000]}, NAMED, "tag '1{60}' is none of --labels, which names"),
+        ({"tokens": ["a"], "ner_tags": ["1" * 5000]}, {}, f"tag '1{{59}} {NO_TAG}"),
     ],
 )
 def test_bad_rows_are_refused(row: dict[str, Any], flags: dict[str, Any], found: str) -> None:
@@ -714,6 +717,14 @@ def test_tags_that_break_a_scheme_are_counted_and_mended(tmp_path: Path, capsys:
         f"! 3 tags break IOB2, first {first}: a tag that goes on with no entity opens one\n"
         "train: 3 sentences, 7 words, IOB2: 2 LOC, 2 ORG\n"
     )
+
+
+def test_a_type_of_two_lines_is_told_in_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON can write such; no line on the screen is made up by a file."""
+    train_on(tmp_path, "a.jsonl", [{"tokens": ["Oslo", "rose"], "ner_tags": ["B-P\n! all", "I-Q\n! bad"]}])
+    odd, counted = capsys.readouterr().out.splitlines()
+    assert counted.endswith(r"IOB2: 1 'P\n! all', 1 'Q\n! bad'")
+    assert r"a.jsonl row 1 word 2, 'I-Q\n! bad': a tag that goes on" in odd
 
 
 def test_widened_entities_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from two_stage.data.windows import Windows, plan_windows, sentence_windows
@@ -42,7 +42,7 @@ def naive_windows(counts: list[int], room: int, shared: int) -> list[tuple[int, 
             cut += 1
         cuts.append(cut)
     cuts.append(len(counts))
-    return [(*cover, cuts[i], cuts[i + 1]) for i, cover in enumerate(covers)]
+    return [(*cover, cuts[i], cuts[i + 1]) for i, cover in enumerate(covers) if cuts[i] < cuts[i + 1]]
 
 
 @given(counts=COUNTS, room=st.integers(9, 30), shared=st.integers(0, 15), offset=st.integers(0, 5))
@@ -54,6 +54,7 @@ def test_windows_equal_the_naive_twin(counts: list[int], room: int, shared: int,
     assert found == [tuple(number + offset for number in window) for window in expected]
 
 
+@example(counts=[7, 1, 2, 1, 7], room=10, shared=5)  # the window in the middle has nothing of its own
 @given(counts=COUNTS, room=st.integers(9, 30), shared=st.integers(0, 15))
 def test_every_word_is_answered_for_once_with_words_around_it(counts: list[int], room: int, shared: int) -> None:
     """No window is too long, and at a cut both sides see half of what is shared, but for the width of a word."""
@@ -61,7 +62,7 @@ def test_every_word_is_answered_for_once_with_words_around_it(counts: list[int],
     found = sentence_windows(starts, 0, len(counts), room, shared)
     assert [word for *_, first, last in found for word in range(first, last)] == list(range(len(counts)))
     for start, stop, first, last in found:
-        assert start <= first <= last <= stop
+        assert start <= first < last <= stop
         assert starts[stop] - starts[start] <= room
     for (_, stop, _, cut), (start, *_) in pairwise(found):
         assert starts[stop] - starts[start] <= shared  # never more
@@ -105,6 +106,12 @@ def test_context_stays_in_the_document_and_in_the_row() -> None:
         (4, 10, 5, 9),
         (6, 11, 9, 11),
     ]
+
+
+def test_a_context_of_any_size_fills_the_row() -> None:
+    """As one of the row's size does."""
+    wide = [rows_of(plan_windows(np.arange(12), split_of([3, 2, 4, 2]), 8, 2, context)) for context in (8, 10**30)]
+    assert wide[0] == wide[1]
 
 
 def test_sentences_that_are_left_out_are_still_context() -> None:

@@ -208,6 +208,7 @@ def _read_conll(path: str) -> Iterator[PlacedRow]:
     """Sentences of CoNLL columns, a blank line or a mark of a document between them; comments are passed over."""
     words: list[list[str]] = []  # each as its cells
     number, document, columns, is_marked = 0, 0, 0, False
+    is_tagged = _is_tagged(path)
     with open_text(path) as file:
         for line_number, line in enumerate(chain(file, [""]), start=1):
             cells = _conll_cells(line)
@@ -218,12 +219,22 @@ def _read_conll(path: str) -> Iterator[PlacedRow]:
                     yield f"{path} row {number}", _conll_row(words, document)
                     words, is_marked = [], False
                 is_marked = is_marked or is_mark
-            elif not words and _is_comment(line, cells):
+            elif not words and _is_comment(line, cells, is_tagged):
                 is_marked = is_marked or line.lstrip("# \t").split()[:1] == ["newdoc"]
             else:
                 columns = columns or len(cells)
                 _check_cells(cells, columns, f"{path} line {line_number}")
                 words.append(cells)
+
+
+def _is_tagged(path: str) -> bool:
+    """Whether words have more than one cell, by the first line that surely is a word's: it begins with no #."""
+    with open_text(path) as file:
+        for line in file:
+            cells = _conll_cells(line)
+            if cells and not line.startswith(("#", "-DOCSTART-")):
+                return len(cells) > 1
+    return False
 
 
 def _conll_cells(line: str) -> list[str]:
@@ -237,16 +248,24 @@ def _conll_cells(line: str) -> list[str]:
     return [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else re.split(" +", line.strip(" "))
 
 
-def _is_comment(line: str, cells: list[str]) -> bool:
+def _is_comment(line: str, cells: list[str], is_tagged: bool) -> bool:
     """Whether a line before a sentence's first word is a comment: it begins with # and has nothing of a word's line.
 
     That is a cell like a tag or, behind a # with letters, a tab or a number for its tag. So `# O` and `#hashtag B-MISC`
-    are words, and so is a lone `#` in a file of words alone; GermEval's `#`, tab, address is a comment.
+    are words, and so is a lone `#` in a file of words alone; GermEval's `#`, tab, address is a comment, and so are
+    MultiCoNER's `# id 7`, tab, `domain=en` and JNLPBA's `###MEDLINE:7`.
+
+    Args:
+        line: as it stands in the file.
+        cells: its.
+        is_tagged: whether words have more than one.
     """
     if not line.startswith("#") or COMMENT.fullmatch(line):
         return line.startswith("#")
-    is_word = len(cells) == 1 or any(map(TAG.fullmatch, cells[1:]))
-    return not (is_word or (cells[0] != "#" and ("\t" in line or cells[-1].isdecimal())))
+    if len(cells) == 1:
+        return is_tagged
+    has_tag = any(map(TAG.fullmatch, cells[1:]))
+    return not (has_tag or (cells[0].split(" ")[0] != "#" and ("\t" in line or cells[-1].isdecimal())))
 
 
 def _check_cells(cells: list[str], columns: int, place: str) -> None:
@@ -434,7 +453,8 @@ def has_words(values: Row, columns: TagColumns) -> bool:
     words, tags, entities = map(values.get, (columns.tokens_column, columns.tags_column, columns.entities_column))
     if isinstance(words, list) and any(isinstance(word, dict) for word in words):
         return False  # Prodigy's, each with its place in the text
-    return words is not None and (tags is not None or entities is None)
+    # a table of texts may have anything else in a column of that name, such as how many they are
+    return words is not None and (tags is not None or (entities is None and isinstance(words, list)))
 
 
 def word_list(row: PlacedRow, column: str) -> list[str]:
@@ -453,7 +473,6 @@ def tagged_text(row: PlacedRow, columns: TagColumns) -> str:
     Raises:
         Refusal: neither words nor a text in it.
     """
-    # a table of texts may have anything else in a column of that name, such as how many they are
     if isinstance(row[1].get(columns.tokens_column), list) and has_words(row[1], columns):
         return " ".join(word_list(row, columns.tokens_column))
     return text_value(row, columns.text_column, "text_column")

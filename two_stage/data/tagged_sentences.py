@@ -23,6 +23,7 @@ from two_stage.data.tag_schemes import detect_scheme, split_tag, tag_names, to_i
 
 ENTITY_MODELS = ("BertForTokenClassification",)
 LONG_SENTENCE = 1000  # words; in a file of columns, a sign that blank lines are missing
+NUMBER = "\0number"  # where a row that is answered has its document's; no column of a file is called so
 
 
 class TagFlags(SourceFlags, SampleFlags, TagColumns, Protocol):
@@ -102,7 +103,9 @@ def tag_list(row: PlacedRow, column: str, names: list[str] | None) -> list[str]:
         raise Refusal(f'{place}: column {column} must hold a list of tags such as ["O", "B-ORG"]')
     if any(isinstance(value, str) and broken_text(value) for value in values):
         raise Refusal(f"{place}: column {column} holds half of a character (a lone surrogate); mend the tag")
-    numbered = [type(value) is int or (isinstance(value, str) and value.isdecimal()) for value in values]
+    # of many digits none is a label's, and of thousands int makes no number
+    is_digits = [isinstance(value, str) and value.isdecimal() and len(value) < 10 for value in values]
+    numbered = [type(value) is int or digits for value, digits in zip(values, is_digits, strict=True)]
     if any(numbered) and not all(numbered):
         raise Refusal(f"{place}: tags {values[:20]} are numbers and names; write them all as one or the other")
     if any(numbered):
@@ -113,13 +116,14 @@ def tag_list(row: PlacedRow, column: str, names: list[str] | None) -> list[str]:
             raise Refusal(f"{place}: tags {values[:20]} are not all numbers from 0 to {len(names) - 1} (--labels)")
         values = [names[number] for number in numbers]
     elif names and (other := {value for value in values if isinstance(value, str)}.difference(names)):
-        raise Refusal(f"{place}: tag {min(other)!r} is none of --labels, which names numbered tags; leave it out")
+        raise Refusal(f"{place}: tag {min(other)[:60]!r} is none of --labels, which names numbered tags; leave it out")
     for value in values:
         try:
             split_tag(value if isinstance(value, str) else "")
         except ValueError:
             hint = "mend --labels" if any(numbered) else "is it the right --tags_column?"
-            raise Refusal(f"{place}: tag {value!r} is none such as O, B-ORG, I-ORG, E-ORG, S-ORG; {hint}") from None
+            shown = repr(value)[:60]
+            raise Refusal(f"{place}: tag {shown} is none such as O, B-ORG, I-ORG, E-ORG, S-ORG; {hint}") from None
     return values
 
 
@@ -340,39 +344,48 @@ def without_predictions(row: PlacedRow, settings: TagFlags, split: str) -> Place
 
 
 def untagged(row: PlacedRow, settings: TagFlags) -> PlacedRow:
-    """A row without its tags and entities, which are nothing to a prediction."""
-    said = (settings.tags_column, settings.entities_column)
-    return row[0], {name: value for name, value in row[1].items() if name not in said}
+    """A row without its tags and entities, which are nothing to a prediction but for what they belong to.
 
-
-def check_sentence(row: PlacedRow, settings: TagFlags) -> None:
-    """Refuse a row that has neither words nor a text."""
-    read_sentence(untagged(row, settings), settings, None)
-
-
-def number_documents(rows: Iterator[PlacedRow], settings: TagFlags, several: bool) -> Iterator[PlacedRow]:
-    """Rows that come one by one, with the numbers of their documents for the names, as `document_numbers` has them.
-
-    Args:
-        rows: in their order.
-        settings: name the column.
-        several: whether there are several files, each of which is a document at least.
+    Where a test file is read by its text, as its entities are of that, the row is left without its words.
     """
-    number, before = 0, None
-    for place, values in rows:
-        document = values.get(settings.document_column)
-        current = (place.rpartition(" row ")[0], document)
-        number += before is not None and current != before
-        before = current
-        yield place, values | ({settings.document_column: number} if several or document is not None else {})
+    place, values = without_predictions(row, settings, "test")
+    said = {settings.tags_column, settings.entities_column}
+    if not has_words(values, settings):
+        said.add(settings.tokens_column)
+    return place, {name: value for name, value in values.items() if name not in said}
 
 
-def sentences_to_answer(rows: list[PlacedRow], settings: TagFlags) -> Sentences:
-    """Rows, whatever their tags, whose documents have numbers."""
-    sentences = [read_sentence(untagged(row, settings), settings, None) for row in rows]
-    numbers = [row[1].get(settings.document_column) for row in rows]
-    documents = np.array([number or 0 for number in numbers]) if any(n is not None for n in numbers) else None
-    return Sentences(sentences, [place for place, _ in rows], documents, np.arange(len(rows)))
+class RowsToAnswer:
+    """How rows that come one by one are read as a test file's are; they are gone over twice, see `bulk`."""
+
+    def __init__(self, settings: TagFlags, several: bool) -> None:
+        """Begin.
+
+        Args:
+            settings: name the columns.
+            several: whether there are several files, each of which is a document at least.
+        """
+        self.settings, self.is_marked = settings, several
+
+    def check(self, row: PlacedRow) -> None:
+        """Refuse a row that has neither words nor a text, and heed one that says what document it is of."""
+        read_sentence(untagged(row, self.settings), self.settings, None)
+        self.is_marked |= row[1].get(self.settings.document_column) is not None
+
+    def number(self, rows: Iterator[PlacedRow]) -> Iterator[PlacedRow]:
+        """All rows, once they were checked, each with its document's number, as `document_numbers` has it."""
+        number, before = 0, None
+        for place, values in rows:
+            current = (place.rpartition(" row ")[0], values.get(self.settings.document_column))
+            number += before is not None and current != before
+            before = current
+            yield place, values | {NUMBER: number}
+
+    def sentences(self, rows: list[PlacedRow]) -> Sentences:
+        """Some of these rows, whatever their tags."""
+        sentences = [read_sentence(untagged(row, self.settings), self.settings, None) for row in rows]
+        documents = np.array([values[NUMBER] for _, values in rows]) if self.is_marked else None
+        return Sentences(sentences, [place for place, _ in rows], documents, np.arange(len(rows)))
 
 
 def document_numbers(documents: list[tuple[str, Any]], places: list[str], column: str) -> np.ndarray:
@@ -420,7 +433,7 @@ def number_tags(split: Sentences, scheme: str, types: list[str] | None, whose: s
     odd: list[str] = []
     for sentence, place in zip(split.sentences, split.places, strict=True):
         mended, broken = to_iob2(sentence.tags or [], scheme)
-        odd += [f"{place} word {i + 1}, {(sentence.tags or [])[i]}" for i in broken]
+        odd += [f"{place} word {i + 1}, {told([(sentence.tags or [])[i]])}" for i in broken]
         tags += mended
     found = {tag[2:] for tag in tags} - {""}
     if types is None:
@@ -449,7 +462,7 @@ def split_line(split: Sentences, types: list[str], scheme: str | None) -> str:
     if split.gold is None:
         return f"{line}: no tags"
     counts = Counter(split.gold_chosen.tolist())
-    found = ", ".join(f"{counts[1 + 2 * k]:,} {kind}" for k, kind in enumerate(types) if counts[1 + 2 * k])
+    found = ", ".join(f"{counts[1 + 2 * k]:,} {told([kind])}" for k, kind in enumerate(types) if counts[1 + 2 * k])
     return f"{line}, {scheme}: {found or 'no entity'}"
 
 

@@ -38,7 +38,7 @@ def sentence_windows(
         shared: word pieces that neighbours share, as near as whole words come.
 
     Returns:
-        (start, stop, first, last) a window; every word is answered for by exactly one.
+        (start, stop, first, last) a window; every word is answered for by exactly one, and each answers for some.
     """
     covers = []
     start = first
@@ -52,9 +52,9 @@ def sentence_windows(
     middles = [
         int(np.searchsorted(starts, (starts[behind[0]] + starts[before[1]]) / 2)) for before, behind in pairwise(covers)
     ]
-    return [
-        (*cover, *own) for cover, own in zip(covers, zip([first, *middles], [*middles, last], strict=True), strict=True)
-    ]
+    owns = zip([first, *middles], [*middles, last], strict=True)
+    # between very long words a window may show no word more than its neighbours do: nothing would be learned from it
+    return [(*cover, *own) for cover, own in zip(covers, owns, strict=True) if own[0] < own[1]]
 
 
 def plan_windows(starts: np.ndarray, split: Split, room: int, stride: int, context: int) -> Windows:
@@ -83,7 +83,8 @@ def plan_windows(starts: np.ndarray, split: Split, room: int, stride: int, conte
         documents = np.zeros(len(stops), dtype=int) if split.documents is None else split.documents
         first_of = np.searchsorted(documents, documents[of_sentence], side="left")
         last_of = np.searchsorted(documents, documents[of_sentence], side="right") - 1
-        windows = widened(windows, starts, begins[first_of], stops[last_of], room, context)
+        # more than a row has room for is no more; a number of any size may have been typed
+        windows = widened(windows, starts, begins[first_of], stops[last_of], room, min(context, room))
     return windows
 
 

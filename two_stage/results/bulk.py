@@ -99,7 +99,13 @@ def fault(row: PlacedRow, check: Callable[[PlacedRow], object]) -> str | None:
 
 
 def predict_rows(
-    rows: Rows, answer: Callable[[list[PlacedRow]], str], run: Run, name: str, is_writer: bool, header: str = ""
+    rows: Rows,
+    answer: Callable[[list[PlacedRow]], str],
+    run: Run,
+    name: str,
+    is_writer: bool,
+    has_bar: bool,
+    header: str = "",
 ) -> dict[str, float]:
     """Answer all rows, part by part, and write their predictions in their order.
 
@@ -109,6 +115,7 @@ def predict_rows(
         run: that was begun.
         name: of the file of predictions.
         is_writer: whether this process writes.
+        has_bar: whether it shows how far it is.
         header: the first line of the file, with its end.
 
     Returns:
@@ -122,8 +129,9 @@ def predict_rows(
     done, size = _where_it_stood(partial, progress)
     if done:
         say(f"Going on behind row {done:,}")
-    todo = islice(rows.good(), done, None)
-    bar = tqdm(total=rows.total, initial=done, unit=" rows", unit_scale=True, disable=not is_writer, mininterval=1.0)
+    todo, answered = islice(rows.good(), done, None), done
+    is_silent = not (is_writer and has_bar)
+    bar = tqdm(total=rows.total, initial=done, unit=" rows", unit_scale=True, disable=is_silent, mininterval=1.0)
     place = partial if is_writer else Path(os.devnull)
     with told_if_unwritten(partial, "what was predicted is kept"), open(place, "ab") as file:
         if is_writer:
@@ -132,10 +140,11 @@ def predict_rows(
         while part := list(islice(todo, ROWS_AT_ONCE)):
             file.write(answer(part).encode("utf-8"))
             file.flush()
-            bar.update(len(part))
+            answered += len(part)
+            bar.update(len(part))  # which counts nothing where there is no bar
             if is_writer:
                 os.fsync(file.fileno())
-                write_whole(progress, json.dumps({"rows": bar.n, "bytes": file.tell()}) + "\n")
+                write_whole(progress, json.dumps({"rows": answered, "bytes": file.tell()}) + "\n")
     bar.close()
     if is_writer:
         _finish(run.folder, partial, name, rows)

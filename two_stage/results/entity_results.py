@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from two_stage.data.tables import told
 from two_stage.data.tag_schemes import tag_names
 from two_stage.data.tagged_sentences import Sentences
 from two_stage.results.pictures import draw_confusion_matrix
@@ -349,4 +350,4 @@ def type_table(name: str, table: Table) -> str:
 
 def spoken_counts(found: dict[str, int]) -> str:
     """How many entities of each type, in words."""
-    return ", ".join(f"{count:,} {kind}" for kind, count in found.items() if count) or "no entity"
+    return ", ".join(f"{count:,} {told([kind])}" for kind, count in found.items() if count) or "no entity"
