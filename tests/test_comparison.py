@@ -525,6 +525,33 @@ def test_of_few_sentences_with_an_entity_nothing_is_claimed(entities: int, tmp_p
     assert (found.mean, found.p_value, math.isnan(found.low)) == (1.0, 1.0, True)
 
 
+@pytest.mark.parametrize("count", [1, 5, 6])
+def test_a_label_that_few_texts_hold_has_no_interval(count: int, tmp_path: Path) -> None:
+    """With every seed the arm has all of them right and base none: of so few that says nothing of other texts."""
+    gold = [0, 1] * 40 + [2] * count
+    cells = []
+    for arm, told in (("base", 0), ("one", 2)):
+        for seed in range(3):
+            folder = sentiment_cell(tmp_path / f"{arm}{seed}", gold, gold[:80] + [told] * count)
+            cells.append(Cell(arm, 100.0, seed, folder))
+    *_, rare = compare("sentiment", "accuracy", [BASE, ONE], cells)["labels"]
+    assert (rare["support"], rare["difference"]) == (count, 1.0)
+    assert (rare["low"] is None) is (rare["high"] is None) is (count < 6)
+
+
+def test_a_type_that_few_sentences_hold_has_no_interval(tmp_path: Path) -> None:
+    """Though there are many of it in these few, as entities of a sentence stand and fall together."""
+    few, many = (["Oslo"] * 9, ["B-LOC"] * 9), (["Ajax"], ["B-ORG"])
+    cells = []
+    for arm, tag in (("base", "O"), ("one", "B-LOC")):
+        for seed in range(3):
+            told = [(*few, [tag] * 9)] * 2 + [(*many, many[1])] * 40
+            cells.append(Cell(arm, 100.0, seed, entity_cell(tmp_path / f"{arm}{seed}", told)))
+    places, names = compare("ner", "f1", [BASE, ONE], cells)["labels"]
+    assert (places["support"], places["low"]) == (18, None)
+    assert (names["support"], names["low"]) == (40, 0.0)
+
+
 def naive_flips(cells: list[Cell], better: str, worse: str) -> list[int]:
     """Texts that most seeds have right with one and most have wrong with the other, counted row by row."""
     right: dict[str, Counter[int]] = {better: Counter(), worse: Counter()}
