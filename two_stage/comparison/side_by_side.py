@@ -177,7 +177,7 @@ class SideBySide:
             self.outcomes[name] = Outcome(FINISHED)
             self.seconds.setdefault(run.kind, []).append(seconds)
             return f"{name}: {self.on_finish(run)}, {spoken_time(seconds)}"
-        self.outcomes[name] = Outcome(FAILED, last_line(self.log_of(run)) or f"exit code {process.returncode}")
+        self.outcomes[name] = Outcome(FAILED, why_it_failed(process.returncode, last_line(self.log_of(run))))
         return f"! {name}: failed after {spoken_time(seconds)}: {self.outcomes[name].reason}"
 
     def stop(self) -> None:
@@ -207,6 +207,20 @@ class SideBySide:
         return (
             self.logs / f"{run.name.replace('%', 'percent').replace(',', '').replace(' ', '_').replace('/', '_')}.txt"
         )
+
+
+def why_it_failed(code: int, said: str) -> str:
+    """The reason in a line: the last line that a run said, unless it was killed, of which that line knows nothing.
+
+    Args:
+        code: as the process ended; below 0 by a signal.
+        said: its last line, or nothing.
+    """
+    if code >= 0:
+        return said or f"exit code {code}"
+    full = ", as happens when memory is full" if -code == signal.SIGKILL else ""
+    before = f"; before that it said: {said}" if said else ""
+    return f"killed by signal {-code} ({signal.strsignal(-code)}){full}{before}"
 
 
 def last_line(log: Path) -> str:
