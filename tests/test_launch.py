@@ -294,7 +294,8 @@ def test_slurm_starts_a_launcher_a_machine(tmp_path: Path) -> None:
         expected = ["--nnodes", "2", "--nproc_per_node", "4", "--node_rank", machine]
         expected += ["--master_addr", "node7", "--master_port", "23456", "--shutdown_timeout", "110"]
         assert said == [*expected, *words, "OMP_NUM_THREADS=2"]
-    assert "--kill-on-bad-exit=1" in (tmp_path / "said-srun").read_text().split()
+    flags = (tmp_path / "said-srun").read_text().split()[:2]
+    assert flags == ["--kill-on-bad-exit=1", "--cpus-per-task=8"]  # which srun does not take over from sbatch
 
 
 def test_slurm_without_gpus(tmp_path: Path) -> None:
