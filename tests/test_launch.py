@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import launch as accelerate_launch
 
+import run_comparison
 from run_ner import NerArguments
 from tests.conftest import REPOSITORY
 from two_stage.command_line import launch
 from two_stage.command_line.exits import Refusal
 from two_stage.command_line.launch import asked_processes, check_launch, check_shared_out, what_keeps_the_model
+from two_stage.command_line.recipe import parse_settings
 
 FOLDER = REPOSITORY / "recipes" / "accelerate"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.yaml"))
@@ -223,6 +226,28 @@ def test_missing_processes_are_noticed(
         check_launch("run_ner.py")
     assert f"torchrun --nproc_per_node {asked} run_ner.py" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("world", "asked"), [("2", None), ("2", 2), (None, 2)])
+def test_what_trains_nothing_is_no_work_for_several(
+    world: str | None, asked: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would compare, or export, into one folder; and the scripts that a comparison calls would have its rank."""
+    for name in launch.WORLD_SIZES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(launch, "_parent_command", lambda: command("--num_processes", str(asked)) if asked else [])
+    parse = partial(parse_settings, ["--stage_two", "x.yaml"], run_comparison.Settings, "", "")
+    monkeypatch.setattr(sys, "argv", ["run_comparison.py"])
+    if world:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(
+        Refusal, match=r"works as one process, and 2 were asked for; start it by `python run_comparison"
+    ):
+        parse()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr(launch, "_parent_command", list)
+    with pytest.raises(Refusal, match="--task: is missing"):
+        parse()
 
 
 MISSING = {
