@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,7 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, mean_squared_error
 
 from tests.conftest import SHADES
+from two_stage.command_line.exits import Refusal
 from two_stage.comparison import outcome
 from two_stage.comparison.outcome import (
     EXAMPLES,
@@ -301,6 +303,25 @@ def test_texts_may_hold_what_ends_a_line_elsewhere(tmp_path: Path) -> None:
     assert found.scores["f1"] == 1.0
 
 
+@pytest.mark.parametrize("spoil", ["gone", "empty", "cut", "another label", "no numbers"])
+@pytest.mark.parametrize("task", ["sentiment", "ner"])
+def test_predictions_that_were_lost_or_edited_are_refused(task: str, spoil: str, tmp_path: Path) -> None:
+    """In a line that says how the run is done anew: it is the user's own folder, in which somebody tidied up."""
+    folder, name = tmp_path / "cell", "predictions.csv" if task == "sentiment" else "predictions.jsonl"
+    if task == "ner":
+        entity_cell(folder, made_up_sentences(1, 9))
+    elif spoil == "no numbers":
+        score_cell(folder, [0.5, 0.25], [0.5, 0.25], Scale([], None, True))
+    else:
+        sentiment_cell(folder, *made_up_shades(1, 9, 0.5))
+    text = (folder / name).read_text(encoding="utf-8")
+    changed = {"empty": "", "cut": text[: len(text) // 2], "no numbers": re.sub(r"0\.\d+|B-", "none", text)}
+    changed["another label"] = text.replace("good", "fine").replace("LOC", "loc")
+    (folder / name).unlink() if spoil == "gone" else (folder / name).write_text(changed[spoil], encoding="utf-8")
+    with pytest.raises(Refusal, match=r"cell: its predictions cannot be read \(.*; remove the folder, and the run is"):
+        Evidence(task, SCORES[task][0], [Cell("base", 100.0, 0, folder)])
+
+
 @pytest.mark.parametrize(
     ("words", "tags", "spelled"),
     [
@@ -396,7 +417,7 @@ def test_cells_of_other_test_items_are_refused(tmp_path: Path, what: str) -> Non
         Cell("base", 100.0, 0, sentiment_cell(tmp_path / "base", gold, predicted)),
         Cell("one", 100.0, 0, sentiment_cell(tmp_path / "one", *other[what])),
     ]
-    with pytest.raises(ValueError, match=r"one.*other test items"):
+    with pytest.raises(Refusal, match=r"one: answers other test items than .*base; remove the folder"):
         Evidence("sentiment", "macro_f1", cells)
 
 

@@ -43,6 +43,7 @@ SHORT_NAMES = {"f1": "entity-F1", "mean_absolute_error": "mean absolute error", 
 ITEM_NAMES = {"sentiment": "texts", "ner": "sentences"}
 EXAMPLES = 12  # flipped texts that are shown, of each direction
 NONE = "–"  # stands where there is no number
+ANEW = "remove the folder, and the run is done anew"  # the mend for a cell whose files are not as its run left them
 NO_VERDICT = {
     "word": "no verdict",
     "sentence": "No verdict: base and the first arm share no finished seed with the most labels.",
@@ -101,12 +102,20 @@ def read_answers(folder: Path, task: str) -> Answers:
     Returns:
         The answers. The same resamples are drawn of every cell, so that two cells' draws can be subtracted. Scores of
         single labels are called "f1 of 0", "f1 of 1" and so on.
+
+    Raises:
+        Refusal: a file of the run was lost, or is not as the run left it.
     """
     tables = read_json(folder / "label_scores.json")
     if "test" not in tables:
-        raise Refusal(f"{folder}: its label_scores.json has no test split; remove the folder, and the run is done anew")
+        raise Refusal(f"{folder}: its label_scores.json has no test split; {ANEW}")
     labels = list(tables["test"].get("labels", {}))  # none where scores are predicted that fall into no shades
-    read = (_read_sentiment if task == "sentiment" else _read_entities)(folder, labels)
+    try:
+        read = (_read_sentiment if task == "sentiment" else _read_entities)(folder, labels)
+        if not read.items:
+            raise ValueError("no row")
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        raise Refusal(f"{folder}: its predictions cannot be read ({error!r}); {ANEW}") from error
     items, statistic = read.items, read.statistic
     whole = statistic(np.ones((1, items), dtype=int))
     # 0 where there is no entity, gold or predicted, as in the run's own file
@@ -212,16 +221,17 @@ class Evidence:
             cells: of all arms.
 
         Raises:
-            ValueError: two cells answered different test items.
+            Refusal: two cells answered different test items, or one's answers cannot be read.
         """
         self.score, self.higher_is_better = score, score not in LOWER_IS_BETTER
         self.points = 1.0 if score in LOWER_IS_BETTER else 100.0
         self.cells = [cell for cell in cells if cell.status == FINISHED]
         self.answers = {cell[:3]: read_answers(cell.folder, task) for cell in self.cells}
         first = next(iter(self.answers.values()), None)
-        for cell, answers in self.answers.items():
+        for cell in self.cells:
+            answers = self.answers[cell[:3]]
             if first is None or (answers.texts, answers.gold) != (first.texts, first.gold):
-                raise ValueError(f"{cell}: answers other test items than {next(iter(self.answers))}")
+                raise Refusal(f"{cell.folder}: answers other test items than {self.cells[0].folder}; {ANEW}")
         self.first = first
 
     def seeds(self, fraction: float, *arms: str) -> list[int]:
