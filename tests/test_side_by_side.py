@@ -1,5 +1,6 @@
 """Runs side by side: in their order, on their devices, not twice, and none left behind. The scripts here are tiny."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY
+from two_stage.command_line.exits import Failure
 from two_stage.comparison import side_by_side
 from two_stage.comparison.side_by_side import (
     FAILED,
@@ -473,6 +475,14 @@ def test_the_lock_is_given_back_after_an_error(bench: Bench) -> None:
     """Or the same command could not be tried again in one process."""
     with pytest.raises(ZeroDivisionError), locked(bench.folder):
         1 / 0  # noqa: B018
+    assert is_free(bench.folder)
+
+
+def test_a_full_disk_is_told_in_a_line(bench: Bench) -> None:
+    """Whatever of a comparison could not be written, its recipes, logs or report; and the folder is free again."""
+    with pytest.raises(Failure, match=f"^{bench.folder}: could not be written: No space left.*is finished is kept$"):  # noqa: SIM117
+        with locked(bench.folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert is_free(bench.folder)
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
+from two_stage.checkpointing.checkpoints import told_if_unwritten
 from two_stage.checkpointing.locks import lock_folder, unlock_folder
 from two_stage.checkpointing.runs import RESULTS
 from two_stage.command_line.exits import Refusal, say
@@ -73,13 +74,19 @@ def locked(folder: Path) -> Iterator[int]:
 
     So a folder is free when the last process is gone that works in it, whoever was killed before: another call waits
     until then, rather than begin a run that still goes on.
+
+    Raises:
+        Refusal: the folder cannot be made.
+        Failure: meanwhile something in it could not be written, most often because the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refusal(f"{folder}: cannot be made ({error.strerror}); give another --output_dir") from error
     try:
-        yield lock_folder(folder, waits=True)
+        lock = lock_folder(folder, waits=True)
+        with told_if_unwritten(folder, "what is finished is kept"):
+            yield lock
     finally:
         unlock_folder(folder)
 
