@@ -29,7 +29,7 @@ from two_stage.command_line.recipe import comment, like_a_flag
 from two_stage.data.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
 from two_stage.data.corpus_report import MANY_LONE_SENTENCES
 from two_stage.data.files import check_files, file_format, nearest_existing
-from two_stage.data.labelled_texts import label_name
+from two_stage.data.labelled_texts import COLUMNS, label_name
 from two_stage.data.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
 from two_stage.data.tables import (
     LABELLED_FORMATS,
@@ -190,7 +190,7 @@ def labelled_row(row: PlacedRow, text: str, label: str) -> Row:
     """A row of a text and a label.
 
     Raises:
-        Refusal: one of them is missing, or a label that is no word or no number of a float's size.
+        Refusal: one of them is missing, or a label that is no word, no number of a float's size, or a column's name.
     """
     name = label_name(column_value(row, label, "label_column")).strip()
     if not name:
@@ -198,6 +198,8 @@ def labelled_row(row: PlacedRow, text: str, label: str) -> Row:
     if broken_text(name) or like_a_flag(name) or abs(as_number(name) or 0.0) > LARGEST:
         shown = name.encode(errors="replace").decode()[:40]
         raise Refusal(f"{row[0]}: label {shown} is no word that a recipe can hold; call it something else, or mend it")
+    if name in COLUMNS:  # as run_sentiment.py would refuse it
+        raise Refusal(f"{row[0]}: label {name} is a column of predictions.csv; call the label something else")
     return {"text": text_value(row, text, "text_column"), "label": name}
 
 

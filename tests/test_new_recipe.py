@@ -252,6 +252,7 @@ def test_documents_of_one_sentence_have_no_next(mine: Path, capsys: pytest.Captu
         (["--sentiment", "case.csv"], "case.csv row 3: label 'Bad', and 'bad' in other rows"),
         (["--sentiment", "ones.csv"], "ones.csv row 3: label '1.0', and '1' in other rows"),
         (["--sentiment", "flag.csv"], "flag.csv row 2: label -- is no word"),
+        (["--sentiment", "metals.csv"], "metals.csv row 2: label gold is a column of predictions.csv"),
         (["--sentiment", "huge.csv"], "huge.csv row 1: label 1e400 is no word"),
         (["--sentiment", "texts.csv", "--folder", "texts.csv/x"], "a file is in the way"),
         (["--entities", "numbers.jsonl"], "--labels O B-PER"),
@@ -271,7 +272,13 @@ def test_what_cannot_be_used_is_refused_in_one_line(mine: Path, flags: list[str]
     rows = [{"tokens": [word, "rose"], "ner_tags": ["O", "O"]} for word in "abcdefghijkl"]
     Path("bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     Path("short.jsonl").write_text('{"tokens": ["a", "b"], "ner_tags": ["O"]}\n', encoding="utf-8")
-    for name, labels in {"case": "bad bad Bad good", "ones": "1 1 1.0 2", "flag": "o --", "huge": "1e400 2"}.items():
+    for name, labels in {
+        "case": "bad bad Bad good",
+        "ones": "1 1 1.0 2",
+        "flag": "o --",
+        "huge": "1e400 2",
+        "metals": "tin gold",
+    }.items():
         rows_of = "".join(f"t {i},{label}\n" for i, label in enumerate(labels.split()))
         Path(f"{name}.csv").write_text(f"text,label\n{rows_of}", encoding="utf-8")
     Path("numbers.jsonl").write_text('{"tokens": ["a", "b"], "ner_tags": [1, 0]}\n', encoding="utf-8")
