@@ -659,14 +659,49 @@ def test_the_cost_of_stage_one_by_hand(tmp_path: Path) -> None:
         state = json.dumps({"global_step": steps})
         (tmp_path / name / "trainer_state.json").write_text(state, encoding="utf-8")
     both = ONE._replace(stages=(tmp_path / "domain", tmp_path / "task"))
-    assert stage_cost(both) == {"tokens": 620_000, "steps": 310, "minutes": 310}
+    assert stage_cost(both, "b") == {"tokens": 620_000, "steps": 310, "minutes": 310}
     dose = ONE._replace(stages=(tmp_path / "domain",), dose=2.5)
-    assert stage_cost(dose) == pytest.approx({"tokens": 15_000, "steps": 7.5, "minutes": 7.5})
-    assert stage_cost(ONE._replace(stages=(tmp_path / "gone",))) is None
-    assert stage_cost(BASE) is None
+    assert stage_cost(dose, "b") == pytest.approx({"tokens": 15_000, "steps": 7.5, "minutes": 7.5})
+    assert stage_cost(ONE._replace(stages=(tmp_path / "gone",)), "b") is None
+    assert stage_cost(BASE, "b") is None
     assert stage_scores(both) == {"mlm_loss": 10}
     assert stage_scores(dose) is None
     assert stage_scores(BASE) is None
+
+
+def phases(folder: Path, **spoiled: Any) -> Path:
+    """Two folders of stage one, the second begun from the first, and that from a base that stage one made, too."""
+    for name, start, steps in (("base", "nothing", 1), ("first", "base", 400), ("second", "first", 100)):
+        (folder / name).mkdir()
+        write_results(folder / name, {"train_tokens": 1000 * steps, "total_runtime": 60.0 * steps})
+        (folder / name / "trainer_state.json").write_text(json.dumps({"global_step": steps}), encoding="utf-8")
+        lineage: dict[str, Any] = {"script": "run_pretraining.py", "weights_sha256": f"of {name}"}
+        lineage |= spoiled if name == "first" else {}
+        lineage["checkpoint"] = {"name": str(folder / start), "weights_sha256": f"of {start}"}
+        (folder / name / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+    return folder
+
+
+def test_a_first_phase_is_a_cost_too(tmp_path: Path) -> None:
+    """Of rows of 128 before those of 512, back to the base; of a dose of the second the first is whole."""
+    base = str(phases(tmp_path) / "base")
+    arm = ONE._replace(stages=(tmp_path / "second",))
+    assert stage_cost(arm, base) == {"tokens": 500_000, "steps": 500, "minutes": 500}
+    assert stage_cost(arm._replace(dose=10), base) == {"tokens": 410_000, "steps": 410, "minutes": 410}
+    assert stage_cost(ONE._replace(stages=(tmp_path / "first", tmp_path / "second")), base) == stage_cost(arm, base)
+    assert stage_cost(ONE._replace(stages=(tmp_path / "first",)), base) == {
+        "tokens": 400_000, "steps": 400, "minutes": 400
+    }  # fmt: skip
+    cells = shaded_cells(tmp_path / "cells", {"base": 0.5, "one": 0.7}, seeds=(0, 1))
+    found = compare("sentiment", "accuracy", [BASE._replace(checkpoint=base), arm], cells)
+    assert [row["cost"] for row in found["arms"]] == [None, stage_cost(arm, base)]
+
+
+@pytest.mark.parametrize("spoiled", [{"weights_sha256": "of another"}, {"script": "run_sentiment.py"}])
+def test_a_folder_that_is_no_first_phase_any_more_costs_nothing(spoiled: dict[str, str], tmp_path: Path) -> None:
+    """It was made anew since, or by another script."""
+    arm = ONE._replace(stages=(phases(tmp_path, **spoiled) / "second",))
+    assert stage_cost(arm, str(tmp_path / "base")) == {"tokens": 100_000, "steps": 100, "minutes": 100}
 
 
 def test_scores_before_and_after_stage_one(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ base by seeds and by items. The report shows the dict, and other tools can read 
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from two_stage.checkpointing.runs import RESULTS, read_object
+from two_stage.checkpointing.runs import LINEAGE, RESULTS, read_object
 from two_stage.command_line.exits import Refusal
 from two_stage.comparison.paired import (
     Difference,
@@ -386,10 +387,38 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_object(path, "remove it, and give the same command again") if path.is_file() else {}
 
 
-def stage_cost(arm: Arm) -> dict[str, float] | None:
-    """Tokens, minutes and steps of all of stage one that went into an arm; None where it is not known."""
+def earlier_stages(folder: Path, base: str) -> Iterator[Path]:
+    """The folders of stage one that a folder of stage one came from, such as a first phase, up to the base.
+
+    A folder that is gone, or holds another model by now, ends the search.
+
+    Args:
+        folder: that run_pretraining.py left.
+        base: the checkpoint that the base starts from, whose own making is no cost of an arm.
+    """
+    while name := (start := read_json(folder / LINEAGE).get("checkpoint", {})).get("name"):
+        folder = Path(name)
+        made = read_json(folder / LINEAGE)
+        is_stage_one = made.get("script") == "run_pretraining.py" and (folder / RESULTS).is_file()
+        if not is_stage_one or os.path.realpath(folder) == os.path.realpath(base):
+            return
+        if made.get("weights_sha256") != start.get("weights_sha256"):
+            return
+        yield folder
+
+
+def stage_cost(arm: Arm, base: str) -> dict[str, float] | None:
+    """Tokens, minutes and steps of all of stage one that went into an arm; None where it is not known.
+
+    Args:
+        arm: of a dose its share of the last stage counts.
+        base: the checkpoint that the base starts from.
+    """
     total: dict[str, float] = {}
+    shares = {os.path.realpath(folder): (arm.dose or 100) / 100 for folder in arm.stages}
     for folder in arm.stages:
+        shares = dict.fromkeys(map(os.path.realpath, earlier_stages(folder, base)), 1.0) | shares
+    for folder, share in ((Path(place), share) for place, share in shares.items()):
         results, state = read_json(folder / RESULTS), read_json(folder / "trainer_state.json")
         tokens = results.get("train_tokens", results.get("num_input_tokens_seen"))
         found = {"tokens": tokens, "steps": state.get("global_step")}
@@ -399,7 +428,7 @@ def stage_cost(arm: Arm) -> dict[str, float] | None:
         found["minutes"] = seconds / 60 if seconds else None
         for name, value in found.items():
             if value is not None:
-                total[name] = total.get(name, 0) + value * (arm.dose or 100) / 100
+                total[name] = total.get(name, 0) + value * share
     return total or None
 
 
@@ -481,7 +510,7 @@ def compare(task: str, score: str, arms: Sequence[Arm], cells: Sequence[Cell]) -
         "verdict": {name: headline[name] for name in ("word", "sentence", "more")} if headline else None,
         "arms": [
             {"name": arm.name, "title": arm.title, "checkpoint": arm.checkpoint, "dose": arm.dose}
-            | {"dose_of": arm.dose_of, "cost": stage_cost(arm), "pretraining": stage_scores(arm)}
+            | {"dose_of": arm.dose_of, "cost": stage_cost(arm, arms[0].checkpoint), "pretraining": stage_scores(arm)}
             for arm in arms
         ],
         "cells": facts,
