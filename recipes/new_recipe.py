@@ -27,8 +27,9 @@ from two_stage.checkpointing.handoff import Checkpoint, open_checkpoint
 from two_stage.command_line.exits import OneLineParser, Refusal, run_script, say
 from two_stage.command_line.recipe import comment, like_a_flag
 from two_stage.data.corpus import FORMATS, CorpusSource, corpus_tokenizer, read_documents, tokenize_documents
+from two_stage.data.corpus_report import MANY_LONE_SENTENCES
 from two_stage.data.files import check_files, file_format, nearest_existing
-from two_stage.data.labelled_texts import label_name
+from two_stage.data.labelled_texts import COLUMNS, label_name
 from two_stage.data.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
 from two_stage.data.tables import (
     LABELLED_FORMATS,
@@ -189,7 +190,7 @@ def labelled_row(row: PlacedRow, text: str, label: str) -> Row:
     """A row of a text and a label.
 
     Raises:
-        Refusal: one of them is missing, or a label that is no word or no number of a float's size.
+        Refusal: one of them is missing, or a label that is no word, no number of a float's size, or a column's name.
     """
     name = label_name(column_value(row, label, "label_column")).strip()
     if not name:
@@ -197,6 +198,8 @@ def labelled_row(row: PlacedRow, text: str, label: str) -> Row:
     if broken_text(name) or like_a_flag(name) or abs(as_number(name) or 0.0) > LARGEST:
         shown = name.encode(errors="replace").decode()[:40]
         raise Refusal(f"{row[0]}: label {shown} is no word that a recipe can hold; call it something else, or mend it")
+    if name in COLUMNS:  # as run_sentiment.py would refuse it
+        raise Refusal(f"{row[0]}: label {name} is a column of predictions.csv; call the label something else")
     return {"text": text_value(row, text, "text_column"), "label": name}
 
 
@@ -389,7 +392,7 @@ def pretraining_lines(
     held_out = [f"{folder}/data/{stem}_test.{ENDINGS[stem]}" for stem in made]
     of_tables: Lines = [("text_column", corpus.column, "")] if corpus.column != "text" else []
     why = f"{corpus.lone:.0%} of the documents are one sentence: there is no next one to tell"
-    of_sentences: Lines = [("no_next_sentence", True, why)] if corpus.lone > 0.5 else []
+    of_sentences: Lines = [("no_next_sentence", True, why)] if corpus.lone > MANY_LONE_SENTENCES else []
     return [
         ("checkpoint", checkpoint.name, "recipes/README.md lists others"),
         ("train_file", corpus.files if len(corpus.files) > 1 else corpus.files[0], f"{corpus.documents:,} documents"),
@@ -455,6 +458,7 @@ def comparison_lines(task: str, made: Labelled, folder: Path, outputs: str, chec
         ("stage_two", f"{folder}/{task}.yaml", "the same for both"),
         ("output_dir", f"{outputs}/comparison", ""),
         ("arms", ["base", "stage_one"], ""),
+        *([] if made.labels else [("score", "pearson", "of scores; or mean_squared_error")]),
         ("fractions", fractions, f"per cent of {made.rows:,} training rows"),
         (
             "seeds",
@@ -601,6 +605,11 @@ def write_recipe(name: str, folder: Path, corpus: Corpus, made: dict[str, Labell
         (folder / f"{stage}.yaml").write_text(recipe_yaml(HEADS[stage].format(name=name), lines), encoding="utf-8")
     readme = readme_text(name, folder, outputs, corpus, made, checkpoint.name)
     (folder / "README.md").write_text(readme, encoding="utf-8")
+    if corpus.lone > MANY_LONE_SENTENCES:
+        say(
+            f"! {folder}/pretraining.yaml: {corpus.lone:.0%} of the documents are one sentence, so words are masked "
+            "and no next sentences told; if they are longer, a .txt needs a sentence a line (docs/your_own_data.md)"
+        )
     if "sentiment" in made and not made["sentiment"].is_ordered:
         say(f"! {folder}/sentiment.yaml: labels stand in the order in which they were found; put the worst first")
     say(f"{folder}: {', '.join(f'{stage}.yaml' for stage in recipes)} and README.md, which has the commands")

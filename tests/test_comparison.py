@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,7 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, mean_squared_error
 
 from tests.conftest import SHADES
+from two_stage.command_line.exits import Refusal
 from two_stage.comparison import outcome
 from two_stage.comparison.outcome import (
     EXAMPLES,
@@ -301,6 +303,25 @@ def test_texts_may_hold_what_ends_a_line_elsewhere(tmp_path: Path) -> None:
     assert found.scores["f1"] == 1.0
 
 
+@pytest.mark.parametrize("spoil", ["gone", "empty", "cut", "another label", "no numbers"])
+@pytest.mark.parametrize("task", ["sentiment", "ner"])
+def test_predictions_that_were_lost_or_edited_are_refused(task: str, spoil: str, tmp_path: Path) -> None:
+    """In a line that says how the run is done anew: it is the user's own folder, in which somebody tidied up."""
+    folder, name = tmp_path / "cell", "predictions.csv" if task == "sentiment" else "predictions.jsonl"
+    if task == "ner":
+        entity_cell(folder, made_up_sentences(1, 9))
+    elif spoil == "no numbers":
+        score_cell(folder, [0.5, 0.25], [0.5, 0.25], Scale([], None, True))
+    else:
+        sentiment_cell(folder, *made_up_shades(1, 9, 0.5))
+    text = (folder / name).read_text(encoding="utf-8")
+    changed = {"empty": "", "cut": text[: len(text) // 2], "no numbers": re.sub(r"0\.\d+|B-", "none", text)}
+    changed["another label"] = text.replace("good", "fine").replace("LOC", "loc")
+    (folder / name).unlink() if spoil == "gone" else (folder / name).write_text(changed[spoil], encoding="utf-8")
+    with pytest.raises(Refusal, match=r"cell: its predictions cannot be read \(.*; remove the folder, and the run is"):
+        Evidence(task, SCORES[task][0], [Cell("base", 100.0, 0, folder)])
+
+
 @pytest.mark.parametrize(
     ("words", "tags", "spelled"),
     [
@@ -396,7 +417,7 @@ def test_cells_of_other_test_items_are_refused(tmp_path: Path, what: str) -> Non
         Cell("base", 100.0, 0, sentiment_cell(tmp_path / "base", gold, predicted)),
         Cell("one", 100.0, 0, sentiment_cell(tmp_path / "one", *other[what])),
     ]
-    with pytest.raises(ValueError, match=r"one.*other test items"):
+    with pytest.raises(Refusal, match=r"one: answers other test items than .*base; remove the folder"):
         Evidence("sentiment", "macro_f1", cells)
 
 
@@ -525,6 +546,33 @@ def test_of_few_sentences_with_an_entity_nothing_is_claimed(entities: int, tmp_p
     assert (found.mean, found.p_value, math.isnan(found.low)) == (1.0, 1.0, True)
 
 
+@pytest.mark.parametrize("count", [1, 5, 6])
+def test_a_label_that_few_texts_hold_has_no_interval(count: int, tmp_path: Path) -> None:
+    """With every seed the arm has all of them right and base none: of so few that says nothing of other texts."""
+    gold = [0, 1] * 40 + [2] * count
+    cells = []
+    for arm, told in (("base", 0), ("one", 2)):
+        for seed in range(3):
+            folder = sentiment_cell(tmp_path / f"{arm}{seed}", gold, gold[:80] + [told] * count)
+            cells.append(Cell(arm, 100.0, seed, folder))
+    *_, rare = compare("sentiment", "accuracy", [BASE, ONE], cells)["labels"]
+    assert (rare["support"], rare["difference"]) == (count, 1.0)
+    assert (rare["low"] is None) is (rare["high"] is None) is (count < 6)
+
+
+def test_a_type_that_few_sentences_hold_has_no_interval(tmp_path: Path) -> None:
+    """Though there are many of it in these few, as entities of a sentence stand and fall together."""
+    few, many = (["Oslo"] * 9, ["B-LOC"] * 9), (["Ajax"], ["B-ORG"])
+    cells = []
+    for arm, tag in (("base", "O"), ("one", "B-LOC")):
+        for seed in range(3):
+            told = [(*few, [tag] * 9)] * 2 + [(*many, many[1])] * 40
+            cells.append(Cell(arm, 100.0, seed, entity_cell(tmp_path / f"{arm}{seed}", told)))
+    places, names = compare("ner", "f1", [BASE, ONE], cells)["labels"]
+    assert (places["support"], places["low"]) == (18, None)
+    assert (names["support"], names["low"]) == (40, 0.0)
+
+
 def naive_flips(cells: list[Cell], better: str, worse: str) -> list[int]:
     """Texts that most seeds have right with one and most have wrong with the other, counted row by row."""
     right: dict[str, Counter[int]] = {better: Counter(), worse: Counter()}
@@ -611,14 +659,49 @@ def test_the_cost_of_stage_one_by_hand(tmp_path: Path) -> None:
         state = json.dumps({"global_step": steps})
         (tmp_path / name / "trainer_state.json").write_text(state, encoding="utf-8")
     both = ONE._replace(stages=(tmp_path / "domain", tmp_path / "task"))
-    assert stage_cost(both) == {"tokens": 620_000, "steps": 310, "minutes": 310}
+    assert stage_cost(both, "b") == {"tokens": 620_000, "steps": 310, "minutes": 310}
     dose = ONE._replace(stages=(tmp_path / "domain",), dose=2.5)
-    assert stage_cost(dose) == pytest.approx({"tokens": 15_000, "steps": 7.5, "minutes": 7.5})
-    assert stage_cost(ONE._replace(stages=(tmp_path / "gone",))) is None
-    assert stage_cost(BASE) is None
+    assert stage_cost(dose, "b") == pytest.approx({"tokens": 15_000, "steps": 7.5, "minutes": 7.5})
+    assert stage_cost(ONE._replace(stages=(tmp_path / "gone",)), "b") is None
+    assert stage_cost(BASE, "b") is None
     assert stage_scores(both) == {"mlm_loss": 10}
     assert stage_scores(dose) is None
     assert stage_scores(BASE) is None
+
+
+def phases(folder: Path, **spoiled: Any) -> Path:
+    """Two folders of stage one, the second begun from the first, and that from a base that stage one made, too."""
+    for name, start, steps in (("base", "nothing", 1), ("first", "base", 400), ("second", "first", 100)):
+        (folder / name).mkdir()
+        write_results(folder / name, {"train_tokens": 1000 * steps, "total_runtime": 60.0 * steps})
+        (folder / name / "trainer_state.json").write_text(json.dumps({"global_step": steps}), encoding="utf-8")
+        lineage: dict[str, Any] = {"script": "run_pretraining.py", "weights_sha256": f"of {name}"}
+        lineage |= spoiled if name == "first" else {}
+        lineage["checkpoint"] = {"name": str(folder / start), "weights_sha256": f"of {start}"}
+        (folder / name / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+    return folder
+
+
+def test_a_first_phase_is_a_cost_too(tmp_path: Path) -> None:
+    """Of rows of 128 before those of 512, back to the base; of a dose of the second the first is whole."""
+    base = str(phases(tmp_path) / "base")
+    arm = ONE._replace(stages=(tmp_path / "second",))
+    assert stage_cost(arm, base) == {"tokens": 500_000, "steps": 500, "minutes": 500}
+    assert stage_cost(arm._replace(dose=10), base) == {"tokens": 410_000, "steps": 410, "minutes": 410}
+    assert stage_cost(ONE._replace(stages=(tmp_path / "first", tmp_path / "second")), base) == stage_cost(arm, base)
+    assert stage_cost(ONE._replace(stages=(tmp_path / "first",)), base) == {
+        "tokens": 400_000, "steps": 400, "minutes": 400
+    }  # fmt: skip
+    cells = shaded_cells(tmp_path / "cells", {"base": 0.5, "one": 0.7}, seeds=(0, 1))
+    found = compare("sentiment", "accuracy", [BASE._replace(checkpoint=base), arm], cells)
+    assert [row["cost"] for row in found["arms"]] == [None, stage_cost(arm, base)]
+
+
+@pytest.mark.parametrize("spoiled", [{"weights_sha256": "of another"}, {"script": "run_sentiment.py"}])
+def test_a_folder_that_is_no_first_phase_any_more_costs_nothing(spoiled: dict[str, str], tmp_path: Path) -> None:
+    """It was made anew since, or by another script."""
+    arm = ONE._replace(stages=(phases(tmp_path, **spoiled) / "second",))
+    assert stage_cost(arm, str(tmp_path / "base")) == {"tokens": 100_000, "steps": 100, "minutes": 100}
 
 
 def test_scores_before_and_after_stage_one(tmp_path: Path) -> None:

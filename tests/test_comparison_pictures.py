@@ -258,6 +258,20 @@ def test_each_seed_is_a_line_from_base_to_arm(is_higher: bool) -> None:
         assert (percent, counted) == (f"{fraction} %", f"{better} of {len(seeds)} better")
 
 
+@pytest.mark.parametrize("size", [0.001, 1.0, 1000.0])
+def test_seeds_fill_their_panels_whatever_the_scores_unit(size: float) -> None:
+    """An error is no share: in panels as high as a share is long its lines would all be flat; alike, they have room."""
+    comparison = made_up_comparison(higher_is_better=False)
+    for curve in comparison["curves"]:
+        curve["each"] = [size * score for score in curve["each"]]
+    axes = drawn(paired_seeds_figure(comparison)).axes
+    lengths = [abs(float(np.ptp(line.get_ydata()))) for each in axes for line in each.lines]
+    assert 0.4 < max(lengths) / np.ptp(axes[0].get_ylim()) < 1
+    for curve in comparison["curves"]:
+        curve["each"] = [size] * len(curve["each"])
+    assert np.ptp(drawn(paired_seeds_figure(comparison)).axes[0].get_ylim()) == pytest.approx(0.02 * size)
+
+
 def test_seeds_that_base_or_arm_has_alone_are_no_pair() -> None:
     """The failed cell's seed is left out; without a common seed there is no panel, without a panel no picture."""
     comparison = made_up_comparison()
@@ -401,3 +415,5 @@ def test_shares_and_rows() -> None:
     assert [percent_text(fraction) for fraction in (5, 25.0, 0.5)] == ["5 %", "25 %", "0.5 %"]
     comparison = {"train_rows": {"5.0": 12, "100": 240}}
     assert [rows_of(comparison, fraction) for fraction in (5, 100.0, 7)] == [12, 240, None]
+    third = {f"{100 / 3:g}": 80}  # as comparison.json calls it
+    assert rows_of({"train_rows": third}, 100 / 3) == 80

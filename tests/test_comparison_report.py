@@ -430,6 +430,28 @@ def test_bad_news_is_told_as_plainly(gain: float, higher_is_better: bool, answer
     assert max(places) == pytest.approx(94)
 
 
+@pytest.mark.usefixtures("without_pictures")
+def test_where_nothing_differs_no_difference_is_said_to_be_found() -> None:
+    """Neither seeds nor texts scatter, so that a difference of nothing would be found, and more of neither helps."""
+    comparison = made_up_comparison()
+    for row in comparison["differences"]:
+        row |= dict.fromkeys(("mean", "low", "high", "detectable", "seed_sd", "item_error"), 0.0)
+    told = " ".join(Page(report_page(comparison)).texts["p"])
+    assert "With every seed, and of any draw of the test texts, the difference is the same." in told
+    assert "would be found" not in told
+    assert "would narrow" not in told
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_without_a_verdict_nothing_is_said_of_it() -> None:
+    """The comparison that was named beforehand has no scores; the others are adjusted all the same."""
+    comparison = made_up_comparison() | {"headline": None, "verdict": None, "labels": [], "flips": None}
+    comparison["differences"] = [row for row in comparison["differences"] if row["fraction"] < 100]
+    told = " ".join(Page(report_page(comparison)).texts["p"])
+    assert "These 6 have p-values that are adjusted for their number" in told
+    assert "The verdict is about" not in told
+
+
 @pytest.mark.slow
 def test_the_same_comparison_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:
     """Of all files."""

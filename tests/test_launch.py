@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import launch as accelerate_launch
 
+import run_comparison
 from run_ner import NerArguments
 from tests.conftest import REPOSITORY
 from two_stage.command_line import launch
 from two_stage.command_line.exits import Refusal
 from two_stage.command_line.launch import asked_processes, check_launch, check_shared_out, what_keeps_the_model
+from two_stage.command_line.recipe import parse_settings
 
 FOLDER = REPOSITORY / "recipes" / "accelerate"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.yaml"))
@@ -225,6 +228,28 @@ def test_missing_processes_are_noticed(
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(("world", "asked"), [("2", None), ("2", 2), (None, 2)])
+def test_what_trains_nothing_is_no_work_for_several(
+    world: str | None, asked: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would compare, or export, into one folder; and the scripts that a comparison calls would have its rank."""
+    for name in launch.WORLD_SIZES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(launch, "_parent_command", lambda: command("--num_processes", str(asked)) if asked else [])
+    parse = partial(parse_settings, ["--stage_two", "x.yaml"], run_comparison.Settings, "", "")
+    monkeypatch.setattr(sys, "argv", ["run_comparison.py"])
+    if world:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(
+        Refusal, match=r"works as one process, and 2 were asked for; start it by `python run_comparison"
+    ):
+        parse()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr(launch, "_parent_command", list)
+    with pytest.raises(Refusal, match="--task: is missing"):
+        parse()
+
+
 MISSING = {
     "--cpu": ["--cpu", "--num_processes", "2"],
     "MULTI_CPU": ["--config_file", "CONFIG"],
@@ -294,7 +319,8 @@ def test_slurm_starts_a_launcher_a_machine(tmp_path: Path) -> None:
         expected = ["--nnodes", "2", "--nproc_per_node", "4", "--node_rank", machine]
         expected += ["--master_addr", "node7", "--master_port", "23456", "--shutdown_timeout", "110"]
         assert said == [*expected, *words, "OMP_NUM_THREADS=2"]
-    assert "--kill-on-bad-exit=1" in (tmp_path / "said-srun").read_text().split()
+    flags = (tmp_path / "said-srun").read_text().split()[:2]
+    assert flags == ["--kill-on-bad-exit=1", "--cpus-per-task=8"]  # which srun does not take over from sbatch
 
 
 def test_slurm_without_gpus(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import run_pretraining
 import run_sentiment
 from tests.conftest import REPOSITORY, SHADES
 from two_stage.command_line.exits import Refusal
+from two_stage.command_line.recipe import parse_settings
 
 
 def loaded() -> ModuleType:
@@ -197,6 +198,9 @@ def test_many_numbers_are_scores(mine: Path) -> None:
     assert (found["score_column"], found["loss"]) == ("score", "regression")
     assert "labels" not in found
     run_sentiment.main(["--recipe", "recipes/mine/sentiment.yaml", "--checkpoint", "tiny", "--check_only", "--use_cpu"])
+    flags = ["--recipe", "recipes/mine/comparison.yaml"]
+    settings, _ = parse_settings(flags, run_comparison.Settings, run_comparison.QUICKSTART, "")
+    run_comparison.check_stage_two(run_comparison.Plan(settings))  # scores alone have no macro-F1
 
 
 def test_a_document_stays_in_one_split(mine: Path) -> None:
@@ -225,12 +229,13 @@ def test_lengths_and_epochs_come_from_the_rows() -> None:
     assert [new_recipe.epochs_for(rows, 16)[0] for rows in (10, 480, 1600, 100_000)] == [20, 10, 3, 3]
 
 
-def test_documents_of_one_sentence_have_no_next(mine: Path) -> None:
-    """Stage one then masks words alone."""
+def test_documents_of_one_sentence_have_no_next(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stage one then masks words alone, which is said: they may be paragraphs of one line each."""
     lines = [line for line in (mine / "corpus.txt").read_text(encoding="utf-8").splitlines() if line]
     Path("corpus.txt").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     make("--sentiment", "texts.csv")
     assert recipe("pretraining")["no_next_sentence"] is True
+    assert "! recipes/mine/pretraining.yaml: 100% of the documents are one sentence" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -247,6 +252,7 @@ def test_documents_of_one_sentence_have_no_next(mine: Path) -> None:
         (["--sentiment", "case.csv"], "case.csv row 3: label 'Bad', and 'bad' in other rows"),
         (["--sentiment", "ones.csv"], "ones.csv row 3: label '1.0', and '1' in other rows"),
         (["--sentiment", "flag.csv"], "flag.csv row 2: label -- is no word"),
+        (["--sentiment", "metals.csv"], "metals.csv row 2: label gold is a column of predictions.csv"),
         (["--sentiment", "huge.csv"], "huge.csv row 1: label 1e400 is no word"),
         (["--sentiment", "texts.csv", "--folder", "texts.csv/x"], "a file is in the way"),
         (["--entities", "numbers.jsonl"], "--labels O B-PER"),
@@ -266,7 +272,13 @@ def test_what_cannot_be_used_is_refused_in_one_line(mine: Path, flags: list[str]
     rows = [{"tokens": [word, "rose"], "ner_tags": ["O", "O"]} for word in "abcdefghijkl"]
     Path("bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     Path("short.jsonl").write_text('{"tokens": ["a", "b"], "ner_tags": ["O"]}\n', encoding="utf-8")
-    for name, labels in {"case": "bad bad Bad good", "ones": "1 1 1.0 2", "flag": "o --", "huge": "1e400 2"}.items():
+    for name, labels in {
+        "case": "bad bad Bad good",
+        "ones": "1 1 1.0 2",
+        "flag": "o --",
+        "huge": "1e400 2",
+        "metals": "tin gold",
+    }.items():
         rows_of = "".join(f"t {i},{label}\n" for i, label in enumerate(labels.split()))
         Path(f"{name}.csv").write_text(f"text,label\n{rows_of}", encoding="utf-8")
     Path("numbers.jsonl").write_text('{"tokens": ["a", "b"], "ner_tags": [1, 0]}\n', encoding="utf-8")

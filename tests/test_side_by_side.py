@@ -1,5 +1,6 @@
 """Runs side by side: in their order, on their devices, not twice, and none left behind. The scripts here are tiny."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY
+from two_stage.command_line.exits import Failure
 from two_stage.comparison import side_by_side
 from two_stage.comparison.side_by_side import (
     FAILED,
@@ -194,12 +196,30 @@ def test_a_run_without_results_has_failed(bench: Bench, flags: tuple[str, ...], 
     assert bench.side_by_side([bench.run("a", *flags)]).run_all() == {"a": Outcome(FAILED, reason)}
 
 
-@pytest.mark.parametrize("code", [0, 5, -9])
+@pytest.mark.parametrize("code", [0, 5])
 def test_a_run_that_said_nothing_has_its_exit_code_for_a_reason(bench: Bench, code: int) -> None:
     """There is nothing better to say."""
-    end = f"import os; os.kill(os.getpid(), {-code})" if code < 0 else f"raise SystemExit({code})"
-    run = PlannedRun("a", ("-I", "-S", "-c", end), bench.folder / "runs" / "a")
+    run = PlannedRun("a", ("-I", "-S", "-c", f"raise SystemExit({code})"), bench.folder / "runs" / "a")
     assert bench.side_by_side([run]).run_all() == {"a": Outcome(FAILED, f"exit code {code}")}
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "reason"),
+    [
+        (signal.SIGKILL, "", "killed by signal 9 (Killed), as happens when memory is full"),
+        (
+            signal.SIGKILL,
+            "epoch 2",
+            "killed by signal 9 (Killed), as happens when memory is full; before that it said: epoch 2",
+        ),
+        (signal.SIGSEGV, "epoch 2", "killed by signal 11 (Segmentation fault); before that it said: epoch 2"),
+    ],
+)
+def test_a_run_that_was_killed_says_so(bench: Bench, number: int, said: str, reason: str) -> None:
+    """Its last line is from before, and knows nothing of it."""
+    end = f"import os; print({said!r}, flush=True); os.kill(os.getpid(), {int(number)})"
+    run = PlannedRun("a", ("-I", "-S", "-c", end), bench.folder / "runs" / "a")
+    assert bench.side_by_side([run]).run_all() == {"a": Outcome(FAILED, reason)}
 
 
 # --- Once and no more -------------------------------------------------------------------------------------------------
@@ -455,6 +475,14 @@ def test_the_lock_is_given_back_after_an_error(bench: Bench) -> None:
     """Or the same command could not be tried again in one process."""
     with pytest.raises(ZeroDivisionError), locked(bench.folder):
         1 / 0  # noqa: B018
+    assert is_free(bench.folder)
+
+
+def test_a_full_disk_is_told_in_a_line(bench: Bench) -> None:
+    """Whatever of a comparison could not be written, its recipes, logs or report; and the folder is free again."""
+    with pytest.raises(Failure, match=f"^{bench.folder}: could not be written: No space left.*is finished is kept$"):  # noqa: SIM117
+        with locked(bench.folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert is_free(bench.folder)
 
 

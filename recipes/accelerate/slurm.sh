@@ -28,12 +28,16 @@ processes=${PROCESSES_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 address=${hosts%%$'\n'*}
 port=$((20000 + SLURM_JOB_ID % 10000))
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((${SLURM_CPUS_PER_TASK:-$processes} / processes))}
+cores=${SLURM_CPUS_PER_TASK:-$processes}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / processes))}
 if [ "$OMP_NUM_THREADS" -lt 1 ]; then export OMP_NUM_THREADS=1; fi
 
 # $SLURM_NODEID is each machine's own number, so it is read there, within srun. torchrun, as accelerate's launcher takes
 # neither one process alone over several machines nor a process count a machine. Of itself it kills its processes 30
 # seconds after it told them to stop, in the middle of a save.
+# The cores are asked for once more: since Slurm 22.05 srun does not take them over from sbatch, and all processes of a
+# machine would share one.
 # shellcheck disable=SC2016
-exec srun --kill-on-bad-exit=1 bash -c 'exec torchrun --nnodes "$1" --nproc_per_node "$2" --node_rank "$SLURM_NODEID" \
+exec srun --kill-on-bad-exit=1 --cpus-per-task="$cores" \
+  bash -c 'exec torchrun --nnodes "$1" --nproc_per_node "$2" --node_rank "$SLURM_NODEID" \
   --master_addr "$3" --master_port "$4" --shutdown_timeout 110 "${@:5}"' launcher "$machines" "$processes" "$address" "$port" "$@"

@@ -19,18 +19,22 @@ WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD
 LAUNCHERS = (["accelerate", "launch"], ["accelerate-launch"], ["accelerate.commands.launch"], ["launch.py"])
 
 
-def check_launch(script: str) -> None:
+def check_launch(script: str, trains: bool = True) -> None:
     """Refuse a launch that lacks processes, or at whose end there would be no model.
 
     Args:
         script: its name, for the command that would do.
+        trains: whether processes can share its work; if not, each would do all of it, in one folder, and hand its rank
+            on to the scripts that it calls.
 
     Raises:
         Refusal: accelerate was asked for another number of processes than there are; or its FSDP or DeepSpeed config
-            keeps the whole model from being read or saved.
+            keeps the whole model from being read or saved; or several were started of a script that trains nothing.
     """
     world = next((int(size) for name in WORLD_SIZES if (size := os.environ.get(name, "")).isdigit()), 1)
     asked = asked_processes(_parent_command())
+    if not trains and (several := max(world, asked or 1)) > 1:
+        raise Refusal(f"works as one process, and {several} were asked for; start it by `python {script} …` alone")
     if asked is not None and asked > 1 and asked != world:
         raise Refusal(
             f"accelerate launch was asked for {asked} processes and started {world}; on this machine's cores launch "

@@ -182,18 +182,21 @@ def parse_settings(
         Refusal: see `parse_flags`.
     """
     parser = FlagParser(Path(sys.argv[0]).name, description.split("\n\n")[0], settings)
-    filled, values = fill_settings(argv, parser, quickstart)
+    filled, values = fill_settings(argv, parser, quickstart, trains=False)
     kept = {name: value for name, value in values.items() if name != "check_only" and value is not None}
     return filled[0], kept
 
 
-def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -> tuple[Any, dict[str, Any]]:
+def fill_settings(
+    argv: list[str] | None, parser: FlagParser, quickstart: str, trains: bool = True
+) -> tuple[Any, dict[str, Any]]:
     """The parser's dataclasses, filled from recipe and typed flags, and all values by the names of their flags.
 
     Args:
         argv: the typed flags; None takes them from `sys.argv`.
         parser: of the script.
         quickstart: the recipe that runs when neither a recipe nor data is given; "" where there is none.
+        trains: whether several processes may share the script's work.
 
     Raises:
         Refusal: see `parse_flags` and `check_launch`.
@@ -204,7 +207,7 @@ def fill_settings(argv: list[str] | None, parser: FlagParser, quickstart: str) -
     alone, unknown = parser.parse_known_args(typed)
     if unknown:
         parser.error(f"unknown flag {unknown[0]}{parser.nearest(unknown[0].split('=')[0].removeprefix('--'))}")
-    check_launch(parser.prog)
+    check_launch(parser.prog, trains)
     no_data = bool(quickstart) and alone.recipe is None and not any(getattr(alone, flag, None) for flag in DATA_FLAGS)
     recipe = quickstart if no_data else alone.recipe
     namespace = parser.parse_args((recipe_flags(recipe, parser) if recipe else []) + typed)

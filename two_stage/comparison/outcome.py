@@ -6,13 +6,14 @@ base by seeds and by items. The report shows the dict, and other tools can read 
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from two_stage.checkpointing.runs import RESULTS, read_object
+from two_stage.checkpointing.runs import LINEAGE, RESULTS, read_object
 from two_stage.command_line.exits import Refusal
 from two_stage.comparison.paired import (
     Difference,
@@ -39,6 +40,7 @@ SHORT_NAMES = {"f1": "entity-F1", "mean_absolute_error": "mean absolute error", 
 ITEM_NAMES = {"sentiment": "texts", "ner": "sentences"}
 EXAMPLES = 12  # flipped texts that are shown, of each direction
 NONE = "–"  # stands where there is no number
+ANEW = "remove the folder, and the run is done anew"  # the mend for a cell whose files are not as its run left them
 NO_VERDICT = {
     "word": "no verdict",
     "sentence": "No verdict: base and the first arm share no finished seed with the most labels.",
@@ -79,6 +81,7 @@ class Answers(NamedTuple):
     support: dict[str, int]  # texts, or entities, of each label in the gold
     items: int  # that the bootstrap draws: texts, sentences or documents
     telling: int  # of them, those that put something to the test: of sentences, those with an entity
+    holding: list[int]  # of them, those that hold each label in the gold, in the order of `support`
     scores: dict[str, float]
     draws: dict[str, np.ndarray]  # the scores of each resample of the items: (resamples,)
 
@@ -96,18 +99,26 @@ def read_answers(folder: Path, task: str) -> Answers:
     Returns:
         The answers. The same resamples are drawn of every cell, so that two cells' draws can be subtracted. Scores of
         single labels are called "f1 of 0", "f1 of 1" and so on.
+
+    Raises:
+        Refusal: a file of the run was lost, or is not as the run left it.
     """
     tables = read_json(folder / "label_scores.json")
     if "test" not in tables:
-        raise Refusal(f"{folder}: its label_scores.json has no test split; remove the folder, and the run is done anew")
+        raise Refusal(f"{folder}: its label_scores.json has no test split; {ANEW}")
     labels = list(tables["test"].get("labels", {}))  # none where scores are predicted that fall into no shades
-    read = (_read_sentiment if task == "sentiment" else _read_entities)(folder, labels)
+    try:
+        read = (_read_sentiment if task == "sentiment" else _read_entities)(folder, labels)
+        if not read.items:
+            raise ValueError("no row")
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        raise Refusal(f"{folder}: its predictions cannot be read ({error!r}); {ANEW}") from error
     items, statistic = read.items, read.statistic
     whole = statistic(np.ones((1, items), dtype=int))
     # 0 where there is no entity, gold or predicted, as in the run's own file
     scores = {name: float(np.nan_to_num(np.ravel(value)[0])) for name, value in whole.items()}
     support = {label: tables["test"]["labels"][label]["support"] for label in labels}
-    return Answers(*read[:4], support, items, read.telling, scores, resampled_scores(statistic, items))
+    return Answers(*read[:4], support, items, read.telling, read.holding, scores, resampled_scores(statistic, items))
 
 
 class _Read(NamedTuple):
@@ -119,6 +130,7 @@ class _Read(NamedTuple):
     right: np.ndarray
     items: int
     telling: int
+    holding: list[int]
     statistic: Callable[[np.ndarray], dict[str, np.ndarray]]  # of how often each item was drawn
 
 
@@ -142,7 +154,9 @@ def _read_sentiment(folder: Path, labels: list[str]) -> _Read:
         return found | (regression_scores(scales[0], scales[1], counts) if scales else {})
 
     right = np.array([a == b for a, b in zip(gold, predicted, strict=True)])
-    return _Read([" · ".join(row[:first]) for row in rows], gold, predicted, right, len(rows), len(rows), statistic)
+    texts = [" · ".join(row[:first]) for row in rows]
+    holding = [gold.count(safe_cell(label)) for label in labels]
+    return _Read(texts, gold, predicted, right, len(rows), len(rows), holding, statistic)
 
 
 def _read_entities(folder: Path, types: list[str]) -> _Read:
@@ -167,8 +181,10 @@ def _read_entities(folder: Path, types: list[str]) -> _Read:
 
     gold, predicted = ([spelled_entities(row["tokens"], row[side]) for row in rows] for side in sides)
     right = (of_sentences == of_sentences[..., :1]).all(axis=(1, 2))  # as many right as predicted and as gold
-    telling = int((counts[..., 2].sum(axis=1) > 0).sum())  # what has no gold entity adds nothing to the gold's spread
-    return _Read([row["text"] for row in rows], gold, predicted, right, len(counts), telling, statistic)
+    is_held = counts[..., 2] > 0  # of each item and type; what has no gold entity adds nothing to the gold's spread
+    telling, holding = int(is_held.any(axis=1).sum()), is_held.sum(axis=0).tolist()
+    texts = [row["text"] for row in rows]
+    return _Read(texts, gold, predicted, right, len(counts), telling, holding, statistic)
 
 
 def _of_labels(f1: np.ndarray) -> dict[str, np.ndarray]:
@@ -202,16 +218,17 @@ class Evidence:
             cells: of all arms.
 
         Raises:
-            ValueError: two cells answered different test items.
+            Refusal: two cells answered different test items, or one's answers cannot be read.
         """
         self.score, self.higher_is_better = score, score not in LOWER_IS_BETTER
         self.points = 1.0 if score in LOWER_IS_BETTER else 100.0
         self.cells = [cell for cell in cells if cell.status == FINISHED]
         self.answers = {cell[:3]: read_answers(cell.folder, task) for cell in self.cells}
         first = next(iter(self.answers.values()), None)
-        for cell, answers in self.answers.items():
+        for cell in self.cells:
+            answers = self.answers[cell[:3]]
             if first is None or (answers.texts, answers.gold) != (first.texts, first.gold):
-                raise ValueError(f"{cell}: answers other test items than {next(iter(self.answers))}")
+                raise Refusal(f"{cell.folder}: answers other test items than {self.cells[0].folder}; {ANEW}")
         self.first = first
 
     def seeds(self, fraction: float, *arms: str) -> list[int]:
@@ -227,14 +244,17 @@ class Evidence:
         """The arm's mean score over the seeds, of each resample of the items: (resamples,)."""
         return np.mean([self.answers[arm, fraction, seed].draws[score] for seed in seeds], axis=0)
 
-    def difference(self, arm: str, base: str, fraction: float, score: str) -> Difference | None:
-        """Arm minus base; None where they share no seed."""
+    def difference(
+        self, arm: str, base: str, fraction: float, score: str, telling: int | None = None
+    ) -> Difference | None:
+        """Arm minus base; None where they share no seed. Of a single label not all `telling` items tell something."""
         if not (seeds := self.seeds(fraction, arm, base)):
             return None
         assert self.first is not None
         ours, theirs = (self.each(name, fraction, seeds, score) for name in (arm, base))
         resampled = self.draws(arm, fraction, seeds, score) - self.draws(base, fraction, seeds, score)
-        return paired_difference(ours, theirs, resampled, max(self.first.telling, 1))
+        telling = self.first.telling if telling is None else telling
+        return paired_difference(ours, theirs, resampled, max(telling, 1))
 
     def curves(self, arms: Sequence[Arm], fractions: Sequence[float]) -> list[dict[str, Any]]:
         """Each arm's own mean score and its interval, at each share of the labels."""
@@ -294,11 +314,15 @@ class Evidence:
         return SHORT_NAMES.get(self.score, HEADLINES[self.score])
 
     def label_changes(self, arm: str, base: str, fraction: float) -> list[dict[str, Any]]:
-        """The F1 of each label or type, of base and arm, and how it changed."""
+        """The F1 of each label or type, of base and arm, and how it changed.
+
+        Resamples draw all items, but a label that a few of them hold is told by these few alone: that all seeds have a
+        single text right with one arm is a gain of 100 points, and says nothing of other texts.
+        """
         assert self.first is not None
         seeds, found = self.seeds(fraction, arm, base), []
         for i, (label, support) in enumerate(self.first.support.items()):
-            difference = self.difference(arm, base, fraction, f"f1 of {i}")
+            difference = self.difference(arm, base, fraction, f"f1 of {i}", self.first.holding[i])
             assert difference is not None
             means = {side: float(self.each(side, fraction, seeds, f"f1 of {i}").mean()) for side in (base, arm)}
             found.append(
@@ -359,10 +383,38 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_object(path, "remove it, and give the same command again") if path.is_file() else {}
 
 
-def stage_cost(arm: Arm) -> dict[str, float] | None:
-    """Tokens, minutes and steps of all of stage one that went into an arm; None where it is not known."""
+def earlier_stages(folder: Path, base: str) -> Iterator[Path]:
+    """The folders of stage one that a folder of stage one came from, such as a first phase, up to the base.
+
+    A folder that is gone, or holds another model by now, ends the search.
+
+    Args:
+        folder: that run_pretraining.py left.
+        base: the checkpoint that the base starts from, whose own making is no cost of an arm.
+    """
+    while name := (start := read_json(folder / LINEAGE).get("checkpoint", {})).get("name"):
+        folder = Path(name)
+        made = read_json(folder / LINEAGE)
+        is_stage_one = made.get("script") == "run_pretraining.py" and (folder / RESULTS).is_file()
+        if not is_stage_one or os.path.realpath(folder) == os.path.realpath(base):
+            return
+        if made.get("weights_sha256") != start.get("weights_sha256"):
+            return
+        yield folder
+
+
+def stage_cost(arm: Arm, base: str) -> dict[str, float] | None:
+    """Tokens, minutes and steps of all of stage one that went into an arm; None where it is not known.
+
+    Args:
+        arm: of a dose its share of the last stage counts.
+        base: the checkpoint that the base starts from.
+    """
     total: dict[str, float] = {}
+    shares = {os.path.realpath(folder): (arm.dose or 100) / 100 for folder in arm.stages}
     for folder in arm.stages:
+        shares = dict.fromkeys(map(os.path.realpath, earlier_stages(folder, base)), 1.0) | shares
+    for folder, share in ((Path(place), share) for place, share in shares.items()):
         results, state = read_json(folder / RESULTS), read_json(folder / "trainer_state.json")
         tokens = results.get("train_tokens", results.get("num_input_tokens_seen"))
         found = {"tokens": tokens, "steps": state.get("global_step")}
@@ -372,7 +424,7 @@ def stage_cost(arm: Arm) -> dict[str, float] | None:
         found["minutes"] = seconds / 60 if seconds else None
         for name, value in found.items():
             if value is not None:
-                total[name] = total.get(name, 0) + value * (arm.dose or 100) / 100
+                total[name] = total.get(name, 0) + value * share
     return total or None
 
 
@@ -454,7 +506,7 @@ def compare(task: str, score: str, arms: Sequence[Arm], cells: Sequence[Cell]) -
         "verdict": {name: headline[name] for name in ("word", "sentence", "more")} if headline else None,
         "arms": [
             {"name": arm.name, "title": arm.title, "checkpoint": arm.checkpoint, "dose": arm.dose}
-            | {"dose_of": arm.dose_of, "cost": stage_cost(arm), "pretraining": stage_scores(arm)}
+            | {"dose_of": arm.dose_of, "cost": stage_cost(arm, arms[0].checkpoint), "pretraining": stage_scores(arm)}
             for arm in arms
         ],
         "cells": facts,

@@ -50,12 +50,12 @@ def paired_difference(
 
         sqrt(t(seeds - 1)² · seed_sd² / seeds + t(items - 1)² · item_error²)
 
-    with t the quantile of Student's distribution: Banerjee 1960 (On confidence interval for two-means problem based on
-    separate estimates of variances, Sankhyā 22). For normal noise it holds the true difference at least as often as
-    `level` says, however the variance is shared: the chance is concave in the squared half width (Jensen), and each
-    term alone would be exact. Satterthwaite's degrees of freedom give no such promise. Where most of the variance is
-    the seeds', but not all, their 95 % intervals miss in 12 % of the cases with 2 seeds, 7.7 with 3 and 5.8 with 5:
-    when the seeds lie close by chance, they take the spread for known. Of 100 true
+    with t the quantile of Student's distribution: Banerjee 1960 (Approximate confidence interval for linear functions
+    of means of k populations when the population variances are not equal, Sankhyā 22). For normal noise it holds the
+    true difference at least as often as `level` says, however the variance is shared: the chance is concave in the
+    squared half width (Jensen), and each term alone would be exact. Satterthwaite's degrees of freedom give no such
+    promise. Where most of the variance is the seeds', but not all, their 95 % intervals miss in 12 % of the cases with
+    2 seeds, 7.7 with 3 and 5.8 with 5: when the seeds lie close by chance, they take the spread for known. Of 100 true
     differences of 3.5 standard errors Banerjee's finds up to 5 fewer with 5 seeds, 20 with 3 and 50 with 2.
 
     Args:
@@ -67,8 +67,8 @@ def paired_difference(
         level: the share of intervals that are to hold the true difference.
 
     Returns:
-        The difference. With one seed, one item, or a score that is nan in most draws nothing can be claimed: the
-        interval is nan and the p-value 1.
+        The difference. With one seed, fewer than FEWEST_ITEMS items, or a score that is nan in most draws nothing can
+        be claimed: the interval is nan and the p-value 1.
 
     Raises:
         ValueError: arms of different seeds or none, a score that is nan, no draw, no item, or a level out of range.
@@ -106,7 +106,7 @@ def mean_interval(each: np.ndarray, resampled: np.ndarray, items: int, level: fl
         level: the share of intervals that are to hold the true mean.
 
     Returns:
-        (lower, upper), which may lie a little beyond a score's range; (nan, nan) with one seed or one item.
+        (lower, upper), which may lie a little beyond a score's range; (nan, nan) with one seed or too few items.
 
     Raises:
         ValueError: as in `paired_difference`.

@@ -49,8 +49,12 @@ def percent_text(fraction: float) -> str:
 
 
 def rows_of(comparison: dict[str, Any], fraction: float) -> int | None:
-    """The labelled rows that a share of them is, if known; JSON makes text of numbers that are keys, 5 or 5.0."""
-    return next((rows for percent, rows in comparison["train_rows"].items() if float(percent) == fraction), None)
+    """The labelled rows that a share of them is, if known; JSON makes text of numbers that are keys, 5 or 5.0.
+
+    Of a share that has no end, such as 33.33333333, the key has six digits.
+    """
+    named = {f"{float(percent):g}": rows for percent, rows in comparison["train_rows"].items()}
+    return named.get(f"{fraction:g}")
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -188,8 +192,9 @@ def paired_seeds_figure(comparison: dict[str, Any], width: float = PAGE, title: 
     everything = [pairs["base"] + pairs["arm"] for found in panels.values() for pairs in found]
     if not everything:
         return None
-    # a share of room above and below, and some room even if all seeds are alike
-    half = max(0.62 * max(max(values) - min(values) for values in everything), 1 / comparison["points"])
+    # a share of room above and below, and some room even if all seeds are alike: a hundredth of the largest score
+    least = 0.01 * max(abs(value) for values in everything for value in values) or 0.01
+    half = max(0.62 * max(max(values) - min(values) for values in everything), least)
     families, missing = fonts_of([*arms, comparison["base"], comparison["score_name"], title])
     figure = new_figure()
     most = max(int(width / 1.13), 1)  # panels side by side

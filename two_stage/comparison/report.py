@@ -453,20 +453,22 @@ def _certainty(comparison: dict[str, Any]) -> list[str]:
         f"seed, and how much it would change with other {comparison['item_name']} of the same kind.",
         "The model of each cell was scored on the test split once.",
     ]
-    others = len(comparison["differences"]) - (_headline(comparison) is not None)
+    others = len(comparison["differences"]) - (headline is not None)
     if others > 1:
+        named = "The verdict is about one comparison that was named beforehand. The other" if headline else "These"
         lines.append(
-            f"The verdict is about one comparison that was named beforehand. The other {others} have p-values that are "
-            "adjusted for their number, because of many comparisons some would look good by chance; their intervals "
-            "are each for itself."
+            f"{named} {others} have p-values that are adjusted for their number, because of many comparisons some "
+            "would look good by chance; their intervals are each for itself."
         )
-    if headline := _headline(comparison):
+    if headline:
         lines += _what_would_tell(comparison, headline, items)
     return lines
 
 
 def _what_would_tell(comparison: dict[str, Any], headline: dict[str, Any], items: str) -> list[str]:
     """What the design of the verdict's comparison can find, and what limits it."""
+    if headline["detectable"] == 0:
+        return [f"With every seed, and of any draw of the test {comparison['item_name']}, the difference is the same."]
     lines = []
     if is_number(headline["detectable"]):
         smallest = _with_unit(abs(headline["detectable"]), comparison).lstrip("+")

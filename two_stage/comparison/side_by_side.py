@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
+from two_stage.checkpointing.checkpoints import told_if_unwritten
 from two_stage.checkpointing.locks import lock_folder, unlock_folder
 from two_stage.checkpointing.runs import RESULTS
 from two_stage.command_line.exits import Refusal, say
@@ -73,13 +74,19 @@ def locked(folder: Path) -> Iterator[int]:
 
     So a folder is free when the last process is gone that works in it, whoever was killed before: another call waits
     until then, rather than begin a run that still goes on.
+
+    Raises:
+        Refusal: the folder cannot be made.
+        Failure: meanwhile something in it could not be written, most often because the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refusal(f"{folder}: cannot be made ({error.strerror}); give another --output_dir") from error
     try:
-        yield lock_folder(folder, waits=True)
+        lock = lock_folder(folder, waits=True)
+        with told_if_unwritten(folder, "what is finished is kept"):
+            yield lock
     finally:
         unlock_folder(folder)
 
@@ -177,7 +184,7 @@ class SideBySide:
             self.outcomes[name] = Outcome(FINISHED)
             self.seconds.setdefault(run.kind, []).append(seconds)
             return f"{name}: {self.on_finish(run)}, {spoken_time(seconds)}"
-        self.outcomes[name] = Outcome(FAILED, last_line(self.log_of(run)) or f"exit code {process.returncode}")
+        self.outcomes[name] = Outcome(FAILED, why_it_failed(process.returncode, last_line(self.log_of(run))))
         return f"! {name}: failed after {spoken_time(seconds)}: {self.outcomes[name].reason}"
 
     def stop(self) -> None:
@@ -207,6 +214,20 @@ class SideBySide:
         return (
             self.logs / f"{run.name.replace('%', 'percent').replace(',', '').replace(' ', '_').replace('/', '_')}.txt"
         )
+
+
+def why_it_failed(code: int, said: str) -> str:
+    """The reason in a line: the last line that a run said, unless it was killed, of which that line knows nothing.
+
+    Args:
+        code: as the process ended; below 0 by a signal.
+        said: its last line, or nothing.
+    """
+    if code >= 0:
+        return said or f"exit code {code}"
+    full = ", as happens when memory is full" if -code == signal.SIGKILL else ""
+    before = f"; before that it said: {said}" if said else ""
+    return f"killed by signal {-code} ({signal.strsignal(-code)}){full}{before}"
 
 
 def last_line(log: Path) -> str:
