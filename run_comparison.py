@@ -26,6 +26,7 @@ import os
 import shlex
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], start
 
 
 def start_notes(plan: Plan, lineage: dict[str, Any]) -> list[str]:
-    """What a reader must know of stages one that were there already and went on from another checkpoint than the base.
+    """What a reader must know of stages one that were there already and do not come from the base, in however many runs.
 
     Args:
         plan: of the comparison.
@@ -141,11 +142,18 @@ def start_notes(plan: Plan, lineage: dict[str, Any]) -> list[str]:
     base, notes = lineage["checkpoint"], []
     for arm in plan.ready_arms:
         if arm.stages and arm.dose is None:
-            start = read_json(Path(arm.checkpoint, LINEAGE)).get("checkpoint", {})
-            if start.get("weights_sha256", base["weights_sha256"]) != base["weights_sha256"]:
+            ancestors = set(ancestor_weights(read_json(Path(arm.checkpoint, LINEAGE))))
+            if ancestors and base["weights_sha256"] not in ancestors:
                 told = f"{arm.checkpoint} went on from other weights than {base['name']}: what differs is not it alone"
                 notes.append(told)
     return list(dict.fromkeys(notes))
+
+
+def ancestor_weights(lineage: dict[str, Any] | None) -> Iterator[str | None]:
+    """The weights' hashes of all that a run came from, as far as is known: None of a checkpoint without weights."""
+    while lineage and "weights_sha256" in (start := lineage.get("checkpoint", {})):
+        yield start["weights_sha256"]
+        lineage = start.get("lineage")
 
 
 def leakage_notes(plan: Plan) -> list[str]:

@@ -441,16 +441,20 @@ def test_a_refusal_is_one_line_and_exit_code_2(
 
 
 def test_another_base_than_stage_ones_is_told(call: Call, no_scripts: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """What differs is not stage one alone then; with its own base, or where nobody knows, nothing is said."""
+    """What differs is not stage one alone then; with its own base, over two phases
+    too, or where nobody knows, nothing is said."""
     stage_one_folder(call, checkpoint={"weights_sha256": "another"})
     with pytest.raises(ScriptsWanted):
         call.main()
     told = capsys.readouterr().out
     assert "went on from other weights" in told
-    (call.folder / "one" / "lineage.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ScriptsWanted):
-        call.main()
-    assert "other weights" not in capsys.readouterr().out
+    base = {"weights_sha256": open_checkpoint(str(call.checkpoint)).weights_sha256}
+    first_phase = {"weights_sha256": "another", "lineage": {"checkpoint": base}}
+    for lineage in ({}, {"checkpoint": base}, {"checkpoint": first_phase}):
+        (call.folder / "one" / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+        with pytest.raises(ScriptsWanted):
+            call.main()
+        assert "other weights" not in capsys.readouterr().out
 
 
 def test_without_data_the_quickstart_recipe_runs(

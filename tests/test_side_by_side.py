@@ -562,6 +562,11 @@ def test_the_time_left_by_hand(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     assert runs.time_left() == "about 4.7 min left"  # (360 + 200) / 2 = 280 s
     runs.seconds = {"5": [20.0, 40.0]}
     assert runs.time_left() == "about 3.0 min left"  # the large one is taken for 30 s and is over that: 360 / 2
+    stage_one = bench.run("stage one", resumes=True, kind="stage one")
+    runs.waiting = [stage_one]  # nobody knows
+    assert runs.time_left() == ""
+    runs.waiting, runs.going = planned[1:4], {"stage one": (stage_one, process, {}, 900.0)}
+    assert runs.time_left() == ""
     runs.waiting, runs.going = [], {}
     assert runs.time_left() == "about 0 s left"
 

@@ -199,8 +199,12 @@ class SideBySide:
                 process.wait()
 
     def time_left(self) -> str:
-        """About how long the rest will take, by what finished runs took; nothing before one has finished."""
-        if not self.seconds:
+        """About how long the rest will take, by what finished runs took; nothing before one has finished.
+
+        Nor while a stage one is ahead, which takes as long as nobody knows: no other is like it.
+        """
+        ahead = [*self.waiting, *(run for run, *_ in self.going.values())]
+        if not self.seconds or any(run.resumes for run in ahead):
             return ""
         overall = statistics.mean(second for seconds in self.seconds.values() for second in seconds)
         now = time.monotonic()
