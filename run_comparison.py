@@ -133,7 +133,7 @@ def described(plan: Plan, lineage: dict[str, Any], recipe: dict[str, Any], start
 
 
 def start_notes(plan: Plan, lineage: dict[str, Any]) -> list[str]:
-    """What a reader must know of stages one that were there already and do not come from the base, in however many runs.
+    """What a reader must know of stages one that were there already and do not come from the base.
 
     Args:
         plan: of the comparison.

@@ -630,6 +630,18 @@ def test_negative_numbers_are_no_flags(bins: list[str], tmp_path: Path) -> None:
     assert parse_flags(["--recipe", str(tmp_path / "again.yaml")], *dataclasses, "", "")[0] == settings
 
 
+def test_help_shows_defaults_as_they_are_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lists without Python's brackets, and what may be chosen."""
+    monkeypatch.setattr(sys, "argv", [COMPARISON, "--help"])
+    with pytest.raises(SystemExit):
+        help_if_asked("Did it?", ComparisonSettings)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "a curve of them (1 5 10 25 100)" in told
+    assert "[base, stage_one, task_adaptive, both, heads_as_is, scratch] (base stage_one)" in told
+
+
 def test_imports_are_not_looked_through_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the flags to the script's main nothing is collected; in main it is, and what was there before is left."""
     seen = []

@@ -441,8 +441,7 @@ def test_a_refusal_is_one_line_and_exit_code_2(
 
 
 def test_another_base_than_stage_ones_is_told(call: Call, no_scripts: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """What differs is not stage one alone then; with its own base, over two phases
-    too, or where nobody knows, nothing is said."""
+    """What differs is not stage one alone then; with its own base, behind a first phase too, or unknown, none is."""
     stage_one_folder(call, checkpoint={"weights_sha256": "another"})
     with pytest.raises(ScriptsWanted):
         call.main()

@@ -57,9 +57,13 @@ class FlagFormatter(HelpFormatter):
 
     def _get_help_string(self, action: Action) -> str:
         shown = (action.help or "").replace("%%", "%").replace("%", "%%")  # some of the stock texts are escaped already
-        if action.choices is not None and len(list(action.choices)) < 6:
+        if action.choices is not None and len(list(action.choices)) < 7:
             shown += f" [{', '.join(map(str, action.choices))}]"
-        return shown if action.default in (None, SUPPRESS) else f"{shown} ({action.default})"
+        if action.default in (None, SUPPRESS, []):
+            return shown
+        words = action.default if isinstance(action.default, list) else [action.default]
+        as_typed = (f"{word:g}" if isinstance(word, float) else str(word) for word in words)
+        return f"{shown} ({' '.join(as_typed)})"
 
 
 class FlagParser(HfArgumentParser):
