@@ -88,8 +88,8 @@ class Settings:
                 raise Refusal(f"--{name} {' '.join(spoken)}: per cent, above 0, {top}, ascending")
         check_range(self, 1, math.inf, "workers")
         check_seed_range(self.seeds)
-        if len(set(self.seeds)) < len(self.seeds) or len(set(self.arms)) < len(self.arms):
-            raise Refusal("--seeds, --arms: name each once")
+        if len(set(self.arms)) < len(self.arms):
+            raise Refusal("--arms: name each once")
         scores = SCORES[str(self.task)]
         self.score = self.score or scores[0]
         if self.score not in scores:

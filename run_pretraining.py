@@ -682,6 +682,8 @@ def load_pretraining_model(
     Where no pair has a next sentence, the pooler and its head are frozen: they have nothing to learn from, and weight
     decay would wear them down. Those that the checkpoint lacked are not saved, so that nobody takes them for trained.
     """
+    if checkpoint.task_model:
+        checkpoint.forget_head()
     model = load_model(SparseBertForPreTraining, checkpoint, new=("cls.", "bert.pooler."))
     new = set(new_tensors(model, checkpoint))
     extend_embeddings(model, new_words)

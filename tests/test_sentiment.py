@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, pipeline
 
+import run_pretraining
 import run_sentiment
 from run_sentiment import SentimentArguments, SentimentConfig, SentimentModel, SentimentTrainer
 from tests.conftest import SHADES, made_up_sentence
@@ -392,6 +393,26 @@ def test_a_stop_saves_what_is_not_the_best_too(
     assert stopped.value.saved == str(tmp_path / "run" / "checkpoint-10")
 
 
+def test_stage_one_forgets_a_head(
+    run_of: Callable[..., Path], call: list[str], data_folder: Path, tmp_path: Path
+) -> None:
+    """Begun with a sentiment model, it leaves an encoder, on which stage two makes the head that it is asked for."""
+    head = ["--pooling", "mean", "--head_hidden_size", "8", "--head_dropout", "0.3", "--long_text", "windows"]
+    flags = ["--checkpoint", str(run_of(*LABELLED, *head)), "--train_file", str(data_folder / "corpus.txt")]
+    flags += ["--use_cpu", "--max_steps", "1", "--max_length", "32", "--save_strategy", "no"]
+    run_pretraining.main([*flags, "--output_dir", str(tmp_path / "one")])
+    again = [*call, *LABELLED, "--max_steps", "1", "--output_dir", str(tmp_path / "two")]
+    again[1] = str(tmp_path / "one")
+    run_sentiment.main(again)
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert config["classifier_dropout"] is None
+    assert config["reading"]["long_text"] == "head"
+    assert "SentimentModel" in (run_of(*LABELLED, *head) / "config.json").read_text()
+    left = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert not {"pooling", "head_hidden_size", "reading", "id2label", "problem_type"}.intersection(left)
+
+
 # --- Seeds ------------------------------------------------------------------------------------------------------------
 
 
@@ -438,9 +459,10 @@ def test_one_seed_is_a_plain_run(call: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seeds", [["1", "1"], ["-1", "2"], ["-1"], ["99999999999"]])
 def test_seeds_that_are_none(seeds: list[str], call: list[str], tmp_path: Path) -> None:
-    """The same twice, or out of range."""
-    with pytest.raises(Refusal, match=r"each must be there once|must be between 0"):
-        run_sentiment.main([*call, *LABELLED, "--seeds", *seeds, "--output_dir", str(tmp_path / "run")])
+    """The same twice, or out of range; a check of the files tells it as well."""
+    for check in ([], ["--check_only"]):
+        with pytest.raises(Refusal, match=r"each must be there once|must be between 0"):
+            run_sentiment.main([*call, *LABELLED, *check, "--seeds", *seeds, "--output_dir", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
 
 

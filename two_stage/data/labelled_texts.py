@@ -133,9 +133,10 @@ def check_scores(settings: TextFlags, scale: Scale) -> None:
     if not settings.score_column or (scale.is_regression and not labels and not bins):
         return
     if len(labels) != len(bins) + 1 or not bins:
+        other = "" if bins else ", or leave them out" if scale.is_regression else ", or take --loss regression"
         raise Refusal(
             f"--score_column: {len(labels)} --labels and {len(bins)} --bins; give the labels, worst first, and one "
-            f"score fewer, where each ends and the next begins{'' if bins else ', or take --loss regression'}"
+            f"score fewer, where each ends and the next begins{other}"
         )
     if settings.soft_labels and len(bins) < 2:
         raise Refusal("--soft_labels from a score: needs two --bins at least, which say how wide a shade is")

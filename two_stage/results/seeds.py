@@ -27,20 +27,20 @@ LEFT_OUT = ("_runtime", "_per_second", "_low", "_high")  # times, and the ends o
 
 
 def check_seed_range(seeds: list[int] | None) -> None:
-    """Refuse a seed that numpy does not take."""
+    """Refuse a seed that numpy does not take, or one that is there twice."""
     for seed in seeds or ():
         if not 0 <= seed < 2**32:
             raise Refusal(f"--seeds {seed}: must be between 0 and {2**32 - 1}")
+    if len(set(seeds or ())) < len(seeds or ()):
+        raise Refusal(f"--seeds {' '.join(map(str, seeds or ()))}: each must be there once")
 
 
 def check_seeds(seeds: list[int], output_dir: str) -> None:
     """Refuse what cannot be a folder a seed.
 
     Raises:
-        Refusal: a seed twice, or a folder that holds something else, or seeds that are left out now.
+        Refusal: a folder that holds something else, or seeds that are left out now.
     """
-    if len(set(seeds)) < len(seeds):
-        raise Refusal(f"--seeds {' '.join(map(str, seeds))}: each must be there once")
     folder = Path(output_dir)
     there = sorted(path.name for path in folder.glob("[!.]*") if path.name not in LOCAL) if folder.is_dir() else []
     if others := [name for name in there if name != SEEDS and not re.fullmatch(r"seed-\d+", name)]:

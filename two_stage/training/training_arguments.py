@@ -98,7 +98,7 @@ class ExactTrainingArguments(TrainingArguments):
         check_range(self, 0, math.inf, "learning_rate", "head_learning_rate", "weight_decay")  # nor nan
         check_range(self, 0, 2**32 - 1, "seed", "data_seed")
         if self.save_strategy == SaveStrategy.BEST:  # by what transformers takes for the other ways to keep the best
-            self.metric_for_best_model = self.metric_for_best_model or "loss"
+            self.metric_for_best_model = vars(self)["metric_for_best_model"] or "loss"
         if self.metric_for_best_model and getattr(self, "greater_is_better", None) is None:
             # transformers knows no more than "loss"
             self.greater_is_better = not self.metric_for_best_model.endswith(LEAST_IS_BEST)
@@ -119,7 +119,7 @@ class ExactTrainingArguments(TrainingArguments):
             raise Refusal("--accelerator_config: split_batches would cut the step by processes; leave it out")
         if self.lr_scheduler_type in WAITING:  # for a score to fall, if nobody tells them otherwise
             mode = {"mode": "max" if self.greater_is_better else "min"}
-            self.lr_scheduler_kwargs = mode | (self.lr_scheduler_kwargs or {})
+            self.lr_scheduler_kwargs = mode | (vars(self)["lr_scheduler_kwargs"] or {})
         self.settle_reports()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
