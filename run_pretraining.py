@@ -213,6 +213,7 @@ def check_settings(settings: Settings, training: PretrainingArguments, checkpoin
         Refusal: naming the flag.
     """
     check_files(settings.held_out_file or [], LABELLED_FORMATS)
+    training.check_optimizer()
     checkpoint.check_length(settings.max_length)
     check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
     if training.freeze_layers and settings.new_words:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
 
 from two_stage.checkpointing.hub import check_hub
 from two_stage.command_line import launch
@@ -123,6 +124,25 @@ class ExactTrainingArguments(TrainingArguments):
         self.settle_reports()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
+
+    def check_optimizer(self) -> None:
+        """Make the optimizer and its schedule for a single number, as the trainer will for a model that is loaded.
+
+        Raises:
+            Refusal: a package is missing, a value is out of range, or an option is missing or there is none such.
+        """
+        from transformers import Trainer, get_scheduler
+
+        flag = f"optim {OptimizerNames(self.optim).value}"
+        try:
+            optimizer, options = Trainer.get_optimizer_cls_and_kwargs(self)
+            made = optimizer([torch.zeros(1, requires_grad=True)], **options)
+            flag = f"lr_scheduler_type {self.lr_scheduler_type.value}"
+            options = dict(vars(self)["lr_scheduler_kwargs"] or {})
+            get_scheduler(self.lr_scheduler_type, made, 1, 2, scheduler_specific_kwargs=options)
+        except (ImportError, TypeError, ValueError) as error:
+            hint = "; see --lr_scheduler_kwargs" if flag.startswith("lr") else ""
+            raise Refusal(f"--{flag}: {' '.join(str(error).split())}{hint}") from error
 
     def settle_reports(self) -> None:
         """Look at trackers and Hub before anything is read, and give the run a name without secrets."""
