@@ -427,6 +427,19 @@ def test_pairs_that_fit_are_the_tokenizers_own(
     assert split.cut == 0
 
 
+@given(rows=st.lists(st.tuples(LINES, LINES), min_size=1, max_size=4), longest=st.integers(8, 40))
+def test_the_heads_of_pairs_are_the_tokenizers_own(
+    tokenizer: PreTrainedTokenizerBase, rows: list[tuple[str, str]], longest: int
+) -> None:
+    """Of two long texts as much of each as a pipeline leaves, the odd piece to the longer one."""
+    texts, pairs = map(list, zip(*rows, strict=True))
+    split = tokenized(tokenizer, texts, pairs, max_length=longest)
+    stock = tokenizer(texts, pairs, truncation=True, max_length=longest)
+    assert split.rows["input_ids"][:] == stock["input_ids"]
+    assert split.rows["token_type_ids"][:] == stock["token_type_ids"]
+    assert split.cut == sum(len(ids) > longest for ids in tokenizer(texts, pairs)["input_ids"])
+
+
 def test_a_long_second_text_beside_a_short_one_is_read_whole(tokenizer: PreTrainedTokenizerBase) -> None:
     """Nothing is cut off a row that fits, as no pipeline would: three pieces and twenty in a row of 32."""
     texts, pairs = ["profit rose ."], ["bank " * 20]
