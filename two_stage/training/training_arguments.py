@@ -95,7 +95,8 @@ class ExactTrainingArguments(TrainingArguments):
         check_range(self, 0, 1, "layer_decay")
         check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
         check_range(self, 1, math.inf, "gradient_accumulation_steps")
-        check_range(self, 0, math.inf, "freeze_layers", "max_grad_norm", "warmup_steps")
+        check_range(self, 0, math.inf, "freeze_layers", "max_grad_norm", "warmup_steps", "dataloader_num_workers")
+        check_range(self, 0, 10**9, "num_train_epochs")  # nor inf
         check_range(self, 0, math.inf, "learning_rate", "head_learning_rate", "weight_decay")  # nor nan
         check_range(self, 0, 2**32 - 1, "seed", "data_seed")
         if self.save_strategy == SaveStrategy.BEST:  # by what transformers takes for the other ways to keep the best
