@@ -230,6 +230,19 @@ def test_the_cards_own_lines_run(more: list[str], run_of: Callable[..., Path]) -
     assert ("probabilities were" in text) == (more != SCORED)
 
 
+def test_a_folder_does_not_know_by_which_loss_it_learned(
+    run_of: Callable[..., Path], call: list[str], tmp_path: Path
+) -> None:
+    """Scored again on its validation texts, it has the scores that it had, and no loss that was another."""
+    run = run_of(*LABELLED, "--loss", "ordinal")
+    again = ["--checkpoint", str(run), "--validation_file", call[call.index("--validation_file") + 1], "--use_cpu"]
+    scores = run_sentiment.main([*again, "--output_dir", str(tmp_path / "again")])
+    before = json.loads((run / "all_results.json").read_text())
+    assert scores["eval_negative_log_likelihood"] == pytest.approx(before["eval_negative_log_likelihood"])
+    assert "eval_loss" in before
+    assert "eval_loss" not in scores
+
+
 def test_an_own_head_opens_without_a_warning(
     run_of: Callable[..., Path], call: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

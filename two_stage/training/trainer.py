@@ -254,7 +254,9 @@ class ExactTrainer(Trainer):
             last = self.state.log_history[-2] if len(self.state.log_history) > 1 else {}
             is_current = "eval_loss" in last and last["step"] == self.state.global_step
             evaluated = last if is_current and not self.args.load_best_model_at_end else self.evaluate()
-            scores |= {name: value for name, value in evaluated.items() if name.startswith("eval_")}
+            # of a folder that is not trained here it is not known which loss it was
+            unknown = {"eval_loss"} if self.train_dataset is None else set()
+            scores |= {name: evaluated[name] for name in evaluated if name.startswith("eval_") and name not in unknown}
         return scores
 
     def is_trained(self, checkpoint: str) -> bool:
