@@ -339,6 +339,7 @@ class DemoServer(ThreadingMixIn, TCPServer):
 
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 128  # the stock 5 turn away who asks at the same moment
 
     def __init__(self, models: list[Model], port: int) -> None:
         """Listen; port 0 takes any that is free."""

@@ -47,6 +47,7 @@ PREDICTIONS = ("predictions.csv", "predictions.jsonl")  # of the run itself: tex
 INT8 = "model_int8.onnx"  # left only where it answers as the model does
 MOST_TEXTS, BATCH = 2000, 16  # compared on, and at once
 MOST_DIFFERENCE = 1e-5  # between logits, as a share of the greatest where that is over 1: floats have 7 digits
+SAME_SCORE = 0.01  # by how much a score may differ and still be the same answer, as a share of it where it is over 1
 FEW_ANSWERS = 100  # of which one that differs is a per cent
 MADE_UP = (
     "Profit rose .",
@@ -73,7 +74,7 @@ class Settings:
     text_pair_column: str = field(default="text_pair", metadata={"help": "and its second texts, of a model of pairs"})
     tokens_column: str = field(default="tokens", metadata={"help": "where a row of words has them"})
     least_agreement: float = field(
-        default=0.99, metadata={"help": "share of labels that int8 must give as the model does"}
+        default=0.99, metadata={"help": "share of labels, or of scores, that int8 must give as the model does"}
     )
 
     def __post_init__(self) -> None:
@@ -211,7 +212,7 @@ class Comparison(NamedTuple):
     difference: float  # the greatest between two logits
     largest: float  # the model's logit that is furthest from 0
     answers: int  # texts, or word pieces
-    same: int  # of them with the same likeliest label
+    same: int  # of them with the same likeliest label, or score
     seconds: float  # the graph took
     model_seconds: float
 
@@ -224,6 +225,23 @@ class Comparison(NamedTuple):
     def most_difference(self) -> float:
         """What rounding may come to."""
         return MOST_DIFFERENCE * max(1.0, self.largest)
+
+
+def same_answers(expected: np.ndarray, found: np.ndarray, bins: list[float] | None) -> int:
+    """How many answers are the same: likeliest labels, or of a model of scores, their shades, or else the scores.
+
+    Args:
+        expected: the model's logits, (answers, labels), or (answers, 1) of scores.
+        found: the graph's.
+        bins: where one shade of a score ends and the next begins.
+    """
+    if expected.shape[1] > 1:
+        is_same = expected.argmax(axis=1) == found.argmax(axis=1)
+    elif bins:
+        is_same = np.digitize(expected[:, 0], bins) == np.digitize(found[:, 0], bins)
+    else:
+        is_same = np.abs(expected - found) <= SAME_SCORE * np.maximum(np.abs(expected), 1)
+    return int(is_same.sum())
 
 
 def compare(model: PreTrainedModel, path: Path, given: list[dict[str, Tensor]]) -> Comparison:
@@ -254,7 +272,7 @@ def compare(model: PreTrainedModel, path: Path, given: list[dict[str, Tensor]]) 
         difference = max(difference, worst if math.isfinite(worst) else math.inf)
         largest = max(largest, float(np.abs(expected).max()))
         answers += len(expected)
-        same += int((expected.argmax(axis=-1) == found.argmax(axis=-1)).sum())
+        same += same_answers(expected, found, getattr(model.config, "bins", None))
     return Comparison(difference, largest, answers, same, seconds, model_seconds)
 
 
@@ -277,7 +295,7 @@ def report(name: str, path: Path, result: Comparison, texts: int, source: str) -
     size = path.stat().st_size
     say(
         f"{name}: {spoken_bytes(size)}; {texts:,} texts ({source}): logits differ by {result.difference:.1e} at most, "
-        f"{result.same:,} of {result.answers:,} labels are the same ({result.agreement:.2%}); "
+        f"{result.same:,} of {result.answers:,} answers are the same ({result.agreement:.2%}); "
         f"{result.seconds / texts * 1000:.1f} ms a text, the model itself {result.model_seconds / texts * 1000:.1f}"
     )
     return {
@@ -321,7 +339,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     say(f"Written: {folder}")
     if settings.int8 and not (folder / INT8).exists():
         raise Failure(
-            f"{folder}: the int8 model gives other labels too often, {1 - settings.least_agreement:.2%} being allowed "
+            f"{folder}: the int8 model gives other answers too often, {1 - settings.least_agreement:.2%} being allowed "
             "(--least_agreement), and was not kept; model.onnx is there"
         )
     return figures

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from two_stage.command_line.exits import Refusal, run_script, say
-from two_stage.command_line.recipe import HIGHEST_SEED, check_range, help_if_asked, parse_flags
+from two_stage.command_line.recipe import check_range, check_seed_range, help_if_asked, parse_flags
 from two_stage.data.sources import SAMPLE_FLAGS, check_sample, check_sources
 from two_stage.results.seeds import run_seeds
 from two_stage.training.losses import Loss, check_focal, chosen_loss, class_weights
@@ -113,8 +113,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, and flags that do not go together."""
-        check_range(self, 0, math.inf, "stride", "context", "focal_gamma")
-        check_range(self, 0, HIGHEST_SEED, "seeds")
+        check_range(self, 0, math.inf, "stride", "context")
+        check_range(self, 0, 100, "focal_gamma")  # more would leave no loss to any word
+        check_seed_range(self.seeds)
         check_sources(self)
         check_bulk(self)
         check_sample(self)

@@ -213,6 +213,7 @@ def check_settings(settings: Settings, training: PretrainingArguments, checkpoin
         Refusal: naming the flag.
     """
     check_files(settings.held_out_file or [], LABELLED_FORMATS)
+    training.check_optimizer()
     checkpoint.check_length(settings.max_length)
     check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
     if training.freeze_layers and settings.new_words:
@@ -682,6 +683,8 @@ def load_pretraining_model(
     Where no pair has a next sentence, the pooler and its head are frozen: they have nothing to learn from, and weight
     decay would wear them down. Those that the checkpoint lacked are not saved, so that nobody takes them for trained.
     """
+    if checkpoint.task_model:
+        checkpoint.forget_head()
     model = load_model(SparseBertForPreTraining, checkpoint, new=("cls.", "bert.pooler."))
     new = set(new_tensors(model, checkpoint))
     extend_embeddings(model, new_words)

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, field
 
 from two_stage.command_line.exits import Refusal, run_script
-from two_stage.command_line.recipe import HIGHEST_SEED, check_range, help_if_asked, parse_flags
+from two_stage.command_line.recipe import check_range, check_seed_range, help_if_asked, parse_flags
 from two_stage.data.sources import SAMPLE_FLAGS, check_sample, check_sources
 from two_stage.results.seeds import run_seeds
 from two_stage.training.losses import LOSSES, Loss, check_focal, chosen_loss
@@ -106,7 +106,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what is out of range, and flags that do not go together."""
         check_range(self, 1, math.inf, "head_hidden_size")
-        check_range(self, 0, math.inf, "stride", "focal_gamma")
+        check_range(self, 0, math.inf, "stride")
+        check_range(self, 0, 100, "focal_gamma")  # more would leave no loss to any text
         check_range(self, 0, 0.9, "head_dropout")
         if self.bins is not None and (sorted(set(self.bins)) != self.bins or not all(map(math.isfinite, self.bins))):
             raise Refusal(f"--bins {self.bins}: must be numbers that ascend, lowest score first")
@@ -117,7 +118,7 @@ class Settings:
         for name in ("soft_labels", "class_weights", "calibrate"):
             if self.loss == "regression" and getattr(self, name):
                 raise Refusal(f"--{name}: means nothing to --loss regression, which predicts no probabilities")
-        check_range(self, 0, HIGHEST_SEED, "seeds")
+        check_seed_range(self.seeds)
         check_focal(self.loss, self.focal_gamma)
         check_sources(self)
         check_bulk(self)

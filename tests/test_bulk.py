@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,24 @@ def test_a_prediction_that_was_cut_off_goes_on(
         path.name for path in (tmp_path / "whole").iterdir()
     }
     MAINS[name](call)  # finished: left as it is
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_what_was_let_pass_is_told(
+    name: str, trained: dict[str, Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Gone on with other settings by --resume_anyway, a file of predictions is of two kinds, and says so for ever."""
+    monkeypatch.setattr(bulk, "ROWS_AT_ONCE", 60)
+    module = run_sentiment if name == "sentiment" else run_ner
+    answer, call = module.answer, call_of(name, trained, tmp_path / "cut", "--predict_file", str(texts))
+    answers = iter([answer])  # the second part finds none
+    with monkeypatch.context() as patch, pytest.raises(StopIteration):  # noqa: PT012
+        patch.setattr(module, "answer", lambda rows, **kwargs: next(answers)(rows, **kwargs))
+        MAINS[name](call)
+    MAINS[name]([*call, "--max_length", "12", "--resume_anyway"])
+    (change,) = json.loads((tmp_path / "cut" / "lineage.json").read_text())["changes"]
+    assert re.fullmatch(r"holds a run with other settings \(max_length \d+ → 12\)", change)
+    assert f"{change}: going on all the same" in capsys.readouterr().out
 
 
 def bad_rows(folder: Path) -> Path:

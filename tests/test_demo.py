@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -282,6 +282,13 @@ def test_only_this_machine_is_listened_to(server: DemoServer) -> None:
     assert server.server_address[0] == "127.0.0.1"
     with socket.socket(socket.AF_INET6) as other, pytest.raises(OSError):
         other.connect(("::1", server.port))
+
+
+def test_many_may_ask_at_once(folders: dict[str, str]) -> None:
+    """Nobody is turned away who comes while the server is busy."""
+    with DemoServer(open_models([folders["ner"]], []), 0) as server, ExitStack() as stack:  # and serves nobody yet
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=1))
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,45 @@ def test_what_just_agrees_enough_is_kept_and_nothing_is_said(
     assert (tmp_path / "out" / "model_int8.onnx").exists() == (same == 7)
 
 
+@pytest.mark.parametrize(
+    ("expected", "found", "bins", "same"),
+    [
+        ([[1, 2], [3, 1]], [[0, 9], [1, 2]], None, 1),
+        ([[0.2], [-3]], [[-0.2], [-9]], [-1.0, 0.0], 1),
+        ([[0.2], [0.2], [50], [-50]], [[0.209], [0.211], [50.4], [-50.6]], None, 2),
+        ([[0.2], [0.2]], [[np.nan], [np.inf]], None, 0),
+    ],
+    ids=["labels", "shades of scores", "scores", "no numbers"],
+)
+def test_answers_that_are_the_same(expected: Any, found: Any, bins: list[float] | None, same: int) -> None:
+    """A model of scores has one logit, which is always its likeliest."""
+    assert export_onnx.same_answers(np.array(expected, float), np.array(found, float), bins) == same
+
+
+@pytest.mark.slow  # it trains and exports
+def test_int8_of_a_model_of_scores_must_give_its_scores(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose scores are a tenth too high is not left."""
+    (tmp_path / "scores.csv").write_text("text,score\nprofit rose,1\nbank fell,-1\n", encoding="utf-8")
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(tmp_path / "scores.csv"), "--loss", "regression"]
+    folder = tmp_path / "run"
+    run_sentiment.main([*call, "--score_column", "score", *QUICK, "--output_dir", str(folder)])
+
+    def too_high(_: Path, quantized: Path) -> None:
+        model = run_sentiment.SentimentModel.from_pretrained(folder).eval()
+        with torch.no_grad():
+            model.classifier.bias += 0.1
+        rows = AutoTokenizer.from_pretrained(folder)(["profit rose", "bank fell"], return_tensors="pt")
+        export_onnx.export(model, dict(rows), quantized)
+
+    monkeypatch.setattr(export_onnx, "quantize", too_high)
+    with pytest.raises(Failure, match="gives other answers too often"):
+        export_onnx.main(["--checkpoint", str(folder), "--int8"])
+    assert (folder / "onnx" / "model.onnx").exists()
+    assert not (folder / "onnx" / "model_int8.onnx").exists()
+
+
 @pytest.mark.parametrize("reading", [[128], {"max_length": "128"}])
 def test_a_reading_that_is_none_is_refused(reading: Any, sentiment: Path, tmp_path: Path) -> None:
     """As the scripts refuse it."""

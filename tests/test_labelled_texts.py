@@ -226,12 +226,12 @@ def test_targets_of_scores() -> None:
     assert target_of({"score": 7}, Scale([], None, True), score_column="score") == (0, [7.0])
 
 
-NO_NUMBERS: list[Any] = [None, "", "high", "1_000", 1e39, "nan", math.nan, "inf", -math.inf, True, [1], {}]
+NO_NUMBERS: list[Any] = [None, "", "high", "1_000", 1e19, "nan", math.nan, "inf", -math.inf, True, [1], {}]
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, 10**400], ids=lambda value: repr(value)[:8])
 def test_a_score_that_is_no_number_is_refused(value: Any) -> None:
-    """Also an integer that no float can hold."""
+    """Also an integer that no float can hold, and a number whose square, as a loss has it, is infinite to one."""
     with pytest.raises(Refusal, match=r"train\.csv row 7: column score .*a finite number is expected"):
         target_of({"score": value}, Scale(SHADES, [0, 1]), score_column="score")
 
@@ -425,6 +425,19 @@ def test_pairs_that_fit_are_the_tokenizers_own(
     assert split.rows["input_ids"][:] == stock["input_ids"]
     assert split.rows["token_type_ids"][:] == stock["token_type_ids"]
     assert split.cut == 0
+
+
+@given(rows=st.lists(st.tuples(LINES, LINES), min_size=1, max_size=4), longest=st.integers(8, 40))
+def test_the_heads_of_pairs_are_the_tokenizers_own(
+    tokenizer: PreTrainedTokenizerBase, rows: list[tuple[str, str]], longest: int
+) -> None:
+    """Of two long texts as much of each as a pipeline leaves, the odd piece to the longer one."""
+    texts, pairs = map(list, zip(*rows, strict=True))
+    split = tokenized(tokenizer, texts, pairs, max_length=longest)
+    stock = tokenizer(texts, pairs, truncation=True, max_length=longest)
+    assert split.rows["input_ids"][:] == stock["input_ids"]
+    assert split.rows["token_type_ids"][:] == stock["token_type_ids"]
+    assert split.cut == sum(len(ids) > longest for ids in tokenizer(texts, pairs)["input_ids"])
 
 
 def test_a_long_second_text_beside_a_short_one_is_read_whole(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -733,10 +746,10 @@ SCORED: dict[str, Any] = {"score_column": "score"}
         ({"labels": ["good"]}, "--labels good: two at least are needed, none empty and none twice"),
         ({"labels": ["bad", "gold"]}, r"label gold: is a column of predictions\.csv"),
         ({"labels": ["text", "good"]}, r"label text: is a column of predictions\.csv"),
-        ({"labels": SHADES, **SCORED}, "3 --labels and 0 --bins"),
+        ({"labels": SHADES, **SCORED}, "3 --labels and 0 --bins; .*, or take --loss regression"),
         ({"labels": SHADES, **SCORED, "bins": [0.0]}, "3 --labels and 1 --bins"),
         ({"labels": SHADES, **SCORED, "bins": [0.0, 1, 2]}, "3 --labels and 3 --bins"),
-        ({"labels": SHADES, **SCORED, "loss": "regression"}, "3 --labels and 0 --bins"),
+        ({"labels": SHADES, **SCORED, "loss": "regression"}, "3 --labels and 0 --bins; .*, or leave them out"),
         (
             {"labels": ["bad", "good"], **SCORED, "bins": [0.0], "soft_labels": True},
             "--soft_labels from a score: needs two --bins at least",
@@ -814,6 +827,17 @@ def test_another_scale_than_a_trained_folders_is_refused(
     folder = checkpoint_of(tokenizer, SHADES, bins=[-0.5, 0.5])
     with pytest.raises(Refusal, match=r"the folder: was trained for the labels bad, so-so, good with --bins"):
         label_scale(Settings(**flags, train_file=["x"]), folder)
+
+
+@pytest.mark.parametrize(
+    "names", [{1: "bad", 2: "good"}, {0: "bad", 1: "bad"}, {0: 1, 1: 2}, {0: None, 1: "good"}], ids=repr
+)
+def test_labels_that_are_none_are_refused(names: dict[int, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Of a folder from elsewhere: numbered from 1, one name twice, or no names."""
+    found = checkpoint_of(tokenizer, architectures=["BertForSequenceClassification"])
+    found.config.id2label = names
+    with pytest.raises(Refusal, match=r"config\.json calls its labels \{.*mend id2label: a name for each of 0 to 1"):
+        label_scale(Settings(test_file=["x"]), found)
 
 
 def test_a_model_of_another_task_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -423,6 +423,10 @@ def test_broken_scores_are_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "all_results.json").write_text("{", encoding="utf-8")
     with pytest.raises(Refusal, match=r"all_results\.json: broken"):
         report.main([str(tmp_path)])
+    (tmp_path / "all_results.json").unlink()
+    (tmp_path / "seeds.json").write_text("{", encoding="utf-8")
+    with pytest.raises(Refusal, match=r"seeds\.json: broken .*; run its command again"):
+        report.main([str(tmp_path)])
 
 
 def test_summary_table(tmp_path: Path) -> None:

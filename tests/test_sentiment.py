@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, pipeline
 
+import run_pretraining
 import run_sentiment
 from run_sentiment import SentimentArguments, SentimentConfig, SentimentModel, SentimentTrainer
 from tests.conftest import SHADES, made_up_sentence
 from two_stage.checkpointing.handoff import file_sha256
-from two_stage.command_line.exits import Refusal
+from two_stage.command_line.exits import STOPS, Refusal, Stopped
 from two_stage.results import report, score_tables, sentiment_results
 from two_stage.scoring.calibration import fit_temperature, softmax
 from two_stage.training.layers import UnfreezingCallback, parameter_groups
@@ -229,6 +230,19 @@ def test_the_cards_own_lines_run(more: list[str], run_of: Callable[..., Path]) -
     assert ("probabilities were" in text) == (more != SCORED)
 
 
+def test_a_folder_does_not_know_by_which_loss_it_learned(
+    run_of: Callable[..., Path], call: list[str], tmp_path: Path
+) -> None:
+    """Scored again on its validation texts, it has the scores that it had, and no loss that was another."""
+    run = run_of(*LABELLED, "--loss", "ordinal")
+    again = ["--checkpoint", str(run), "--validation_file", call[call.index("--validation_file") + 1], "--use_cpu"]
+    scores = run_sentiment.main([*again, "--output_dir", str(tmp_path / "again")])
+    before = json.loads((run / "all_results.json").read_text())
+    assert scores["eval_negative_log_likelihood"] == pytest.approx(before["eval_negative_log_likelihood"])
+    assert "eval_loss" in before
+    assert "eval_loss" not in scores
+
+
 def test_an_own_head_opens_without_a_warning(
     run_of: Callable[..., Path], call: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -336,6 +350,80 @@ def test_which_score_is_best(name: str, is_more: bool, tmp_path: Path) -> None:
         use_cpu=True, output_dir=str(tmp_path), load_best_model_at_end=True, metric_for_best_model=name
     )
     assert arguments.greater_is_better is is_more
+    arguments = SentimentArguments(
+        use_cpu=True, output_dir=str(tmp_path), lr_scheduler_type="reduce_lr_on_plateau", metric_for_best_model=name
+    )
+    assert arguments.lr_scheduler_kwargs == {"mode": "max" if is_more else "min"}
+
+
+def test_a_typed_mode_of_a_waiting_schedule_wins(tmp_path: Path) -> None:
+    """And its other options stay; a schedule that goes by steps gets none."""
+    options = {"mode": "max", "patience": 3}
+    arguments = SentimentArguments(
+        use_cpu=True, output_dir=str(tmp_path), lr_scheduler_type="greedy", lr_scheduler_kwargs=dict(options)
+    )
+    assert arguments.lr_scheduler_kwargs == options
+    assert not SentimentArguments(use_cpu=True, output_dir=str(tmp_path)).lr_scheduler_kwargs
+
+
+def test_the_best_model_is_the_best_of_all_that_were_scored(call: list[str], tmp_path: Path) -> None:
+    """Scored at every step and saved at every fourth: what is best between two saves is saved all the same."""
+    flags = [*call, *LABELLED, "--eval_strategy", "steps", "--eval_steps", "1", "--learning_rate", "0.02"]
+    flags += ["--save_strategy", "steps", "--save_steps", "4", "--load_best_model_at_end", "--save_total_limit", "9"]
+    scores = run_sentiment.main([*flags, "--output_dir", str(tmp_path / "run")])
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    best = min((entry["eval_loss"], entry["step"]) for entry in state["log_history"] if "eval_loss" in entry)
+    assert best[1] % 4  # or this would tell nothing
+    assert scores["eval_loss"] == pytest.approx(best[0], rel=1e-6)
+    assert Path(state["best_model_checkpoint"]).name == f"checkpoint-{best[1]}"
+
+
+def test_only_the_best_is_saved(call: list[str], tmp_path: Path) -> None:
+    """By the loss, where no score is named, as for the other ways to keep the best."""
+    flags = [*call, *LABELLED, "--save_strategy", "best", "--num_train_epochs", "3", "--learning_rate", "0.02"]
+    run_sentiment.main([*flags, "--save_total_limit", "9", "--output_dir", str(tmp_path / "run")])
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    losses = [(entry["eval_loss"], entry["step"]) for entry in state["log_history"] if "eval_loss" in entry]
+    fallen = {f"checkpoint-{step}" for i, (loss, step) in enumerate(losses) if loss < min([9.0, *dict(losses[:i])])}
+    assert {path.name for path in (tmp_path / "run").glob("checkpoint-*")} == fallen
+
+
+def test_a_stop_saves_what_is_not_the_best_too(
+    call: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for while the last step is scored: what was learned since the best is not lost."""
+    scored = SentimentTrainer.evaluate
+
+    def evaluate(self: SentimentTrainer, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if self.state.global_step == self.state.max_steps:
+            STOPS.asked = 15
+        return scored(self, *args, **kwargs) | {"eval_loss": float(self.state.global_step)}
+
+    monkeypatch.setattr(SentimentTrainer, "evaluate", evaluate)
+    flags = [*call, *LABELLED, "--save_strategy", "best", "--metric_for_best_model", "loss"]
+    with pytest.raises(Stopped) as stopped:
+        run_sentiment.main([*flags, "--output_dir", str(tmp_path / "run")])
+    assert stopped.value.saved == str(tmp_path / "run" / "checkpoint-10")
+
+
+def test_stage_one_forgets_a_head(
+    run_of: Callable[..., Path], call: list[str], data_folder: Path, tmp_path: Path
+) -> None:
+    """Begun with a sentiment model, it leaves an encoder, on which stage two makes the head that it is asked for."""
+    head = ["--pooling", "mean", "--head_hidden_size", "8", "--head_dropout", "0.3", "--long_text", "windows"]
+    flags = ["--checkpoint", str(run_of(*LABELLED, *head)), "--train_file", str(data_folder / "corpus.txt")]
+    flags += ["--use_cpu", "--max_steps", "1", "--max_length", "32", "--save_strategy", "no"]
+    run_pretraining.main([*flags, "--output_dir", str(tmp_path / "one")])
+    again = [*call, *LABELLED, "--max_steps", "1", "--output_dir", str(tmp_path / "two")]
+    again[1] = str(tmp_path / "one")
+    run_sentiment.main(again)
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert config["classifier_dropout"] is None
+    assert config["reading"]["long_text"] == "head"
+    assert "SentimentModel" in (run_of(*LABELLED, *head) / "config.json").read_text()
+    left = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert not {"pooling", "head_hidden_size", "reading", "id2label", "problem_type"}.intersection(left)
 
 
 # --- Seeds ------------------------------------------------------------------------------------------------------------
@@ -384,9 +472,10 @@ def test_one_seed_is_a_plain_run(call: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seeds", [["1", "1"], ["-1", "2"], ["-1"], ["99999999999"]])
 def test_seeds_that_are_none(seeds: list[str], call: list[str], tmp_path: Path) -> None:
-    """The same twice, or out of range."""
-    with pytest.raises(Refusal, match=r"each must be there once|must be between 0"):
-        run_sentiment.main([*call, *LABELLED, "--seeds", *seeds, "--output_dir", str(tmp_path / "run")])
+    """The same twice, or out of range; a check of the files tells it as well."""
+    for check in ([], ["--check_only"]):
+        with pytest.raises(Refusal, match=r"each must be there once|must be between 0"):
+            run_sentiment.main([*call, *LABELLED, *check, "--seeds", *seeds, "--output_dir", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
 
 
@@ -676,6 +765,14 @@ def test_an_epochs_mean_is_torchs_weighted_mean(
         (["--enable_jit_checkpoint", "true"], "does not go with these scripts"),
         (["--accelerator_config", '{"split_batches": true}'], "split_batches would cut the step"),
         (["--metric_for_best_model", "f1_macro"], "f1_macro: is none of loss, accuracy, macro_f1"),
+        (["--optim", "galore_adamw"], "--optim galore_adamw: You need to install"),
+        (["--adam_epsilon", "-1"], "--optim adamw_torch_fused: Invalid epsilon value: -1.0"),
+        (["--lr_scheduler_type", "warmup_stable_decay"], "'num_decay_steps'; see --lr_scheduler_kwargs"),
+        (["--lr_scheduler_kwargs", '{"foo": 1}'], "--lr_scheduler_type linear: .*unexpected keyword argument 'foo'"),
+        (["--save_strategy", "best", "--eval_strategy", "no"], "--save_strategy best: needs an --eval_strategy"),
+        (["--num_train_epochs", "-1"], "--num_train_epochs -1.0: must be between 0"),
+        (["--num_train_epochs", "inf"], "--num_train_epochs inf: must be between 0"),
+        (["--dataloader_num_workers", "-1"], "--dataloader_num_workers -1: must be at least 0"),
         (["--seed", "-1"], "--seed -1: must be between 0"),
         (["--freeze_layers", "3"], "the encoder has 2 layers"),
         (["--loss", "regression", "--score_column", "score", "--calibrate"], "--calibrate: means nothing"),
@@ -690,4 +787,17 @@ def test_flags_that_do_not_go_together(more: list[str], message: str, call: list
     with pytest.raises(Refusal, match=message) as refused:
         run_sentiment.main([*call, *LABELLED, *more, "--output_dir", str(tmp_path / "run")])
     assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "more", [["--load_best_model_at_end"], ["--save_strategy", "best"], ["--lr_scheduler_type", "reduce_lr_on_plateau"]]
+)
+def test_what_goes_by_scores_needs_some(
+    more: list[str], tiny_folder: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    """Without a validation file there is no best, and a schedule would wait for ever."""
+    flags = ["--checkpoint", str(tiny_folder), "--train_file", files["train"], *LABELLED, "--use_cpu"]
+    with pytest.raises(Refusal, match=f"{' '.join(more)}: needs a --validation_file"):
+        run_sentiment.main([*flags, *more, "--output_dir", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()

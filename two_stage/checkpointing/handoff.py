@@ -34,6 +34,8 @@ ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 ReadingT = TypeVar("ReadingT", bound=NamedTuple)
 WEIGHTS = "model.safetensors"
 TASK_MODELS = ("BertForSequenceClassification", "BertForTokenClassification", "SentimentModel")
+# what stage two's heads keep in their config.json, beside what any BERT has there
+HEAD_FIELDS = ("pooling", "head_hidden_size", "head_temperature", "reading", "reads_pairs", "bins", "shades")
 MODEL_TYPES = ("bert", "bert_sentiment")  # the second: run_sentiment.py's heads that no stock class has
 # what a file may have and a model not: entities need no pooler, and positions are counted anew
 MAY_STAY_BEHIND = ("bert.pooler.", "bert.embeddings.position_ids")
@@ -109,11 +111,27 @@ class Checkpoint:
         """The labels of a checkpoint that already is a model of this task, in their order; None of an encoder.
 
         Raises:
-            Refusal: it is a model of another task, whose head would be taken for this one's.
+            Refusal: it is a model of another task, whose head would be taken for this one's; or labels that are none.
         """
         if self.task_model not in (None, *architectures):
             raise Refusal(f"checkpoint {self.name}: is a {self.task_model}; start from the folder that stage one left")
-        return [self.config.id2label[i] for i in range(self.config.num_labels)] if self.task_model else None
+        if self.task_model is None:
+            return None
+        labels = [self.config.id2label.get(i) for i in range(self.config.num_labels)]
+        if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+            raise Refusal(
+                f"checkpoint {self.name}: config.json calls its labels {self.config.id2label}; mend id2label: a name "
+                f"for each of 0 to {len(labels) - 1}, none of them twice"
+            )
+        return labels
+
+    def forget_head(self) -> None:
+        """Take what a head of stage two left out of the config: one that is made later would be made like it."""
+        fresh = BertConfig()
+        for name in HEAD_FIELDS:
+            vars(self.config).pop(name, None)
+        for name in ("id2label", "label2id", "classifier_dropout", "problem_type"):
+            setattr(self.config, name, getattr(fresh, name))
 
 
 def open_checkpoint(name: str | None) -> Checkpoint:

@@ -111,19 +111,22 @@ def _look(folder: Path, recipe: dict[str, Any], lineage: dict[str, Any], has_par
         if changes:
             raise Refusal(f"{folder}: {changes[0]}; give another --output_dir")
         return Run(folder, scores=finished_scores(folder / RESULTS))
-    is_begun = has_parts or bool(numbered_checkpoints(folder)) or any(folder.glob(f"{PARTIAL}*"))
+    is_predicting = any(folder.glob(f"{PARTIAL}*"))
+    is_begun = has_parts or bool(numbered_checkpoints(folder)) or is_predicting
     override = "" if has_parts else ", or go on with it all the same by --resume_anyway"
     if changes and is_begun and not resume_anyway:
         raise Refusal(f"{folder}: {changes[0]}; give another --output_dir{override}")
     found = find_checkpoint(folder)
-    if found is None:
+    if found is None and not is_predicting:
         return Run(folder)
-    if found.lacks:
+    if found and found.lacks:
         changes.append(f"{found.folder.name} has lost {found.lacks}, without which nothing goes on exactly")
         if not resume_anyway:
             raise Refusal(f"{folder}: {changes[-1]}; remove it to go on from an older one{override}")
     for change in changes:
         say(f"! {folder}: {change}: going on all the same")
+    if found is None:
+        return Run(folder, changes=tuple(changes))
     say(f"Going on from {found.folder}")
     return Run(folder, checkpoint=str(found.folder), changes=tuple(changes))
 

@@ -27,7 +27,6 @@ from two_stage.command_line.redaction import SECRET, redacted, redacted_values
 SettingsT = TypeVar("SettingsT")
 TrainingT = TypeVar("TrainingT", bound=TrainingArguments)
 
-HIGHEST_SEED = 2**32 - 1  # that numpy takes
 # A script that is given none of these is given no data, and runs the quickstart recipe.
 DATA_FLAGS = ("train_file", "validation_file", "test_file", "predict_file", "dataset", "stage_two")
 
@@ -333,14 +332,22 @@ def recipe_text(recipe: dict[str, Any], script: str, folder: Path) -> str:
 
 
 def check_range(settings: object, low: float, high: float, *names: str) -> None:
-    """Refuse a setting outside its range, or one of a list; None is a setting that was not given.
+    """Refuse a setting outside its range; None is a setting that was not given.
 
     Raises:
         Refusal: naming the flag, its value and its range.
     """
     for name in names:
-        given = getattr(settings, name)
-        for value in given if isinstance(given, list) else [given]:
-            if value is not None and not low <= value <= high:
-                bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-                raise Refusal(f"--{name} {value}: must be {bounds}")
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            raise Refusal(f"--{name} {value}: must be {bounds}")
+
+
+def check_seed_range(seeds: list[int] | None) -> None:
+    """Refuse a seed that numpy does not take, or one that is there twice."""
+    for seed in seeds or ():
+        if not 0 <= seed < 2**32:
+            raise Refusal(f"--seeds {seed}: must be between 0 and {2**32 - 1}")
+    if len(set(seeds or ())) < len(seeds or ()):
+        raise Refusal(f"--seeds {' '.join(map(str, seeds or ()))}: each must be there once")

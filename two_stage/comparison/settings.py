@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from two_stage.command_line.exits import Refusal
-from two_stage.command_line.recipe import HIGHEST_SEED, check_range
+from two_stage.command_line.recipe import check_range, check_seed_range
 
 STAGE_TWO = {"sentiment": "run_sentiment.py", "ner": "run_ner.py"}
 BASE = "base"  # the arm that all others are held against
@@ -68,9 +68,9 @@ class Settings:
             if not fits or sorted(set(shares or ())) != (shares or []) or len(set(spoken)) < len(spoken):
                 raise Refusal(f"--{name} {' '.join(spoken)}: per cent, above 0, {top}, ascending")
         check_range(self, 1, math.inf, "workers")
-        check_range(self, 0, HIGHEST_SEED, "seeds")
-        if len(set(self.seeds)) < len(self.seeds) or len(set(self.arms)) < len(self.arms):
-            raise Refusal("--seeds, --arms: name each once")
+        check_seed_range(self.seeds)
+        if len(set(self.arms)) < len(self.arms):
+            raise Refusal("--arms: name each once")
         scores = SCORES[str(self.task)]
         self.score = self.score or scores[0]
         if self.score not in scores:

@@ -133,9 +133,10 @@ def check_scores(settings: TextFlags, scale: Scale) -> None:
     if not settings.score_column or (scale.is_regression and not labels and not bins):
         return
     if len(labels) != len(bins) + 1 or not bins:
+        other = "" if bins else ", or leave them out" if scale.is_regression else ", or take --loss regression"
         raise Refusal(
             f"--score_column: {len(labels)} --labels and {len(bins)} --bins; give the labels, worst first, and one "
-            f"score fewer, where each ends and the next begins{'' if bins else ', or take --loss regression'}"
+            f"score fewer, where each ends and the next begins{other}"
         )
     if settings.soft_labels and len(bins) < 2:
         raise Refusal("--soft_labels from a score: needs two --bins at least, which say how wide a shade is")
@@ -351,7 +352,7 @@ def tokenize_texts(split: Texts, reading: Reading, tokenizer: PreTrainedTokenize
     """Give a split its rows: [CLS] text [SEP], or [CLS] text [SEP] second text [SEP], as long as the text.
 
     Rows of one text, its windows, share its weight; over all rows the mean weight is 1. A second text is read whole
-    where the row has room for both, else half a row of it at least.
+    where the row has room for both, else half of that room at least, and of two long heads as `truncation=True` does.
 
     Args:
         split: as read; gets `rows`, `cut` and `bare`.
@@ -367,7 +368,9 @@ def tokenize_texts(split: Texts, reading: Reading, tokenizer: PreTrainedTokenize
         number for number, (first, second) in enumerate(zip(pieces, seconds, strict=True)) if not first + second
     ]
     for number, (first, second) in enumerate(zip(pieces, seconds, strict=True)):
-        most = max(reading.max_length // 2 - 1, reading.max_length - 3 - len(first))
+        both = reading.max_length - 3
+        odd = reading.long_text != "head" or len(second) >= len(first)  # as a pipeline shares out the odd piece
+        most = max((both + odd) // 2, both - len(first))
         tail = [*second[:most], sep] if split.pairs else []
         room = reading.max_length - 2 - len(tail)
         parts = keep(first, room, reading)

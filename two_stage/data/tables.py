@@ -27,6 +27,7 @@ PlacedRow = tuple[str, Row]  # ("train.csv row 12", {"text": ...}); rows are cou
 
 LABELLED_FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio")
 LARGEST = 3.4e38  # that a float of 32 bits holds
+LARGEST_SCORE = 1e18  # of which it holds the square, as a loss has it, and sums of many
 LISTS = ("List", "LargeList", "Sequence")  # what `datasets` calls its features of lists, by version
 TAG = re.compile("O|[BIESLU]-.+")
 COMMENT = re.compile("# +(newdoc|newpar|[^ \t=]+ =) [^\t]*")  # as CoNLL-U writes them: `# text = O Canada`
@@ -411,10 +412,11 @@ def number_value(row: PlacedRow, column: str, flag: str) -> float:
         number = math.nan if is_none else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not abs(number) <= LARGEST:
+    if not abs(number) <= LARGEST_SCORE:
         shown = repr(value)[:40]
         raise Refusal(
-            f"{row[0]}: column {column} holds {shown}; a finite number is expected, {LARGEST:g} at most (--{flag})"
+            f"{row[0]}: column {column} holds {shown}; a finite number is expected, of {LARGEST_SCORE:g} at most "
+            f"(--{flag})"
         )
     return number
 

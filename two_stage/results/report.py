@@ -13,7 +13,15 @@ import yaml
 from two_stage.checkpointing.checkpoints import sync, told_if_unwritten
 from two_stage.checkpointing.hub import upload_run
 from two_stage.checkpointing.locks import unlock_folder
-from two_stage.checkpointing.runs import RESULTS, Run, finished_scores, saved_hashes, write_lineage, write_results
+from two_stage.checkpointing.runs import (
+    RESULTS,
+    Run,
+    finished_scores,
+    read_object,
+    saved_hashes,
+    write_lineage,
+    write_results,
+)
 from two_stage.command_line.exits import Refusal, run_script
 from two_stage.command_line.redaction import redacted, redacted_values
 
@@ -295,7 +303,8 @@ def main(folders: list[str]) -> None:
     if finished:
         print(f"\n{summary_table(finished)}\n")
     for path in seeds:
-        print(f"\n{path.parent}\n{seeds_table(json.loads(path.read_text(encoding='utf-8')))}\n")
+        summary = read_object(path, "run its command again, and it is written anew")
+        print(f"\n{path.parent}\n{seeds_table(summary)}\n")
     if others or not folders:
         raise Refusal(
             f"{', '.join(others) or 'no folder'}: no finished run ({RESULTS} or {SEEDS}); name those that are"

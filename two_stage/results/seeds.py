@@ -30,10 +30,8 @@ def check_seeds(seeds: list[int], output_dir: str) -> None:
     """Refuse what cannot be a folder a seed.
 
     Raises:
-        Refusal: a seed twice, or a folder that holds something else, or seeds that are left out now.
+        Refusal: a folder that holds something else, or seeds that are left out now.
     """
-    if len(set(seeds)) < len(seeds):
-        raise Refusal(f"--seeds {' '.join(map(str, seeds))}: each must be there once")
     folder = Path(output_dir)
     there = sorted(path.name for path in folder.glob("[!.]*") if path.name not in LOCAL) if folder.is_dir() else []
     if others := [name for name in there if name != SEEDS and not re.fullmatch(r"seed-\d+", name)]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType, rotate_checkpoints
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, rotate_checkpoints
 
 from two_stage.checkpointing.checkpoints import (
     UNFINISHED,
@@ -40,7 +40,12 @@ from two_stage.training.batches import EpochSampler
 from two_stage.training.cpu_training import keep_freed_memory, use_cpu_dropout
 from two_stage.training.layers import UnfreezingCallback, freeze_layers, parameter_groups, spoken_groups
 from two_stage.training.trackers import write_into
-from two_stage.training.training_arguments import ExactTrainingArguments, FineTuningArguments, planned_steps
+from two_stage.training.training_arguments import (
+    WAITING,
+    ExactTrainingArguments,
+    FineTuningArguments,
+    planned_steps,
+)
 
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
 SHOWN_ROWS = 3  # whose places are told
@@ -164,7 +169,8 @@ class ExactTrainer(Trainer):
         args.ddp_find_unused_parameters = unfreezes or args.ddp_find_unused_parameters
         super().__init__(args=args, eval_dataset=eval_dataset, **kwargs)
         write_into(self.callback_handler.callbacks, args.output_dir)
-        self.add_callback(ExactCallback(self))
+        self.exact_callback = ExactCallback(self)
+        self.add_callback(self.exact_callback)
         self.resume_state = ResumeState()
         self.add_callback(self.resume_state)
         self.resumed: dict[str, Any] = {}  # a checkpoint's ResumeState
@@ -248,7 +254,9 @@ class ExactTrainer(Trainer):
             last = self.state.log_history[-2] if len(self.state.log_history) > 1 else {}
             is_current = "eval_loss" in last and last["step"] == self.state.global_step
             evaluated = last if is_current and not self.args.load_best_model_at_end else self.evaluate()
-            scores |= {name: value for name, value in evaluated.items() if name.startswith("eval_")}
+            # of a folder that is not trained here it is not known which loss it was
+            unknown = {"eval_loss"} if self.train_dataset is None else set()
+            scores |= {name: evaluated[name] for name in evaluated if name.startswith("eval_") and name not in unknown}
         return scores
 
     def is_trained(self, checkpoint: str) -> bool:
@@ -420,6 +428,20 @@ class ExactTrainer(Trainer):
         scores = super().evaluate(*args, **kwargs)
         self.evaluation_seconds += time.perf_counter() - began if self.is_in_train else 0.0
         return scores
+
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """Save a model that is the best so far when it is found, and where a stop was asked for any.
+
+        Stock Trainer saves at --save_steps alone, though it scores more often, and would end with another as the best.
+
+        Returns:
+            Whether --save_strategy best saves.
+        """
+        is_best = super()._determine_best_metric(*args, **kwargs)
+        self.control.should_save |= (
+            is_best and self.args.load_best_model_at_end and not self.exact_callback.saves_behind_epoch
+        )
+        return is_best or self.is_asked_to_stop
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         """One order of rows for every way to cut a step into batches."""
@@ -624,7 +646,7 @@ class ExactTrainer(Trainer):
         with refusing_pickles(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
         # these two count evaluations, of which there may have been none
-        waits = self.args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+        waits = self.args.lr_scheduler_type in WAITING
         if checkpoint and not waits and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*before `optimizer.step")

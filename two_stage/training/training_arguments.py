@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
 
 from two_stage.checkpointing.hub import check_hub
 from two_stage.command_line import launch
@@ -21,6 +22,7 @@ from two_stage.training.trackers import check_trackers, keep_local
 ArgumentsT = TypeVar("ArgumentsT", bound="ExactTrainingArguments")
 
 LEAST_IS_BEST = ("loss", "error", "error_score", "likelihood", "brier", "perplexity")  # endings of scores' names
+WAITING = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)  # schedules that go by scores
 
 # Fields of TrainingArguments that these scripts have another way for, or that would break what they promise; at the
 # values that they must keep
@@ -93,9 +95,12 @@ class ExactTrainingArguments(TrainingArguments):
         check_range(self, 0, 1, "layer_decay")
         check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
         check_range(self, 1, math.inf, "gradient_accumulation_steps")
-        check_range(self, 0, math.inf, "freeze_layers", "max_grad_norm", "warmup_steps")
+        check_range(self, 0, math.inf, "freeze_layers", "max_grad_norm", "warmup_steps", "dataloader_num_workers")
+        check_range(self, 0, 10**9, "num_train_epochs")  # nor inf
         check_range(self, 0, math.inf, "learning_rate", "head_learning_rate", "weight_decay")  # nor nan
         check_range(self, 0, 2**32 - 1, "seed", "data_seed")
+        if self.save_strategy == SaveStrategy.BEST:  # by what transformers takes for the other ways to keep the best
+            self.metric_for_best_model = vars(self)["metric_for_best_model"] or "loss"
         if self.metric_for_best_model and getattr(self, "greater_is_better", None) is None:
             # transformers knows no more than "loss"
             self.greater_is_better = not self.metric_for_best_model.endswith(LEAST_IS_BEST)
@@ -114,9 +119,31 @@ class ExactTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.accelerator_config.split_batches:
             raise Refusal("--accelerator_config: split_batches would cut the step by processes; leave it out")
+        if self.lr_scheduler_type in WAITING:  # for a score to fall, if nobody tells them otherwise
+            mode = {"mode": "max" if self.greater_is_better else "min"}
+            self.lr_scheduler_kwargs = mode | (vars(self)["lr_scheduler_kwargs"] or {})
         self.settle_reports()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
+
+    def check_optimizer(self) -> None:
+        """Make the optimizer and its schedule for a single number, as the trainer will for a model that is loaded.
+
+        Raises:
+            Refusal: a package is missing, a value is out of range, or an option is missing or there is none such.
+        """
+        from transformers import Trainer, get_scheduler
+
+        flag = f"optim {OptimizerNames(self.optim).value}"
+        try:
+            optimizer, options = Trainer.get_optimizer_cls_and_kwargs(self)
+            made = optimizer([torch.zeros(1, requires_grad=True)], **options)
+            flag = f"lr_scheduler_type {self.lr_scheduler_type.value}"
+            options = dict(vars(self)["lr_scheduler_kwargs"] or {})
+            get_scheduler(self.lr_scheduler_type, made, 1, 2, scheduler_specific_kwargs=options)
+        except (ImportError, TypeError, ValueError) as error:
+            hint = "; see --lr_scheduler_kwargs" if flag.startswith("lr") else ""
+            raise Refusal(f"--{flag}: {' '.join(str(error).split())}{hint}") from error
 
     def settle_reports(self) -> None:
         """Look at trackers and Hub before anything is read, and give the run a name without secrets."""
@@ -129,18 +156,24 @@ class ExactTrainingArguments(TrainingArguments):
             check_hub(self)
 
     def check_best_model(self, scores: Iterable[str] | None) -> None:
-        """Refuse a best model by a score that evaluation does not give, before anything is trained.
+        """Refuse what goes by a score that evaluation does not give, before anything is trained.
 
         Args:
             scores: what evaluation gives, without "eval_"; None where nothing is held out.
 
         Raises:
-            Refusal: nothing is held out, or --metric_for_best_model is none of its scores.
+            Refusal: nothing is held out, or it is not scored on the way, or --metric_for_best_model is none of its
+                scores.
         """
+        keeps_best, waits = self.save_strategy == SaveStrategy.BEST, self.lr_scheduler_type in WAITING
         if scores is None:
-            if self.load_best_model_at_end:
-                raise Refusal("--load_best_model_at_end: needs a --validation_file")
+            flags = {"load_best_model_at_end": self.load_best_model_at_end, "save_strategy best": keeps_best}
+            flags[f"lr_scheduler_type {self.lr_scheduler_type.value}"] = waits
+            for flag in [flag for flag, is_set in flags.items() if is_set]:
+                raise Refusal(f"--{flag}: needs a --validation_file")
             return
+        if keeps_best and self.eval_strategy == IntervalStrategy.NO:
+            raise Refusal("--save_strategy best: needs an --eval_strategy; nothing is scored on the way")
         name, known = (self.metric_for_best_model or "loss").removeprefix("eval_"), ["loss", *scores]
         if name not in known:
             raise Refusal(f"--metric_for_best_model {name}: is none of {', '.join(dict.fromkeys(known))}")
