@@ -432,6 +432,7 @@ def test_a_model_from_elsewhere_has_its_own_order(trained: Path, tmp_path: Path)
     ("more", "message"),
     [
         (["--focal_gamma", "1"], "--focal_gamma 1.0: only --loss focal has it"),
+        (["--loss", "focal", "--focal_gamma", "inf"], "--focal_gamma inf: must be between 0 and 100"),
         (["--calibrate"], "--calibrate: needs a --validation_file"),
         (["--stride", "-1"], "--stride -1"),
         (["--seeds", "-1"], "--seeds -1: must be between 0"),
