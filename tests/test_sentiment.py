@@ -759,7 +759,7 @@ def test_an_epochs_mean_is_torchs_weighted_mean(
         (["--score_column", "score", "--bins", "0", "inf"], "must be numbers that ascend"),
         (["--score_column", "score", "--bins", "-1e-3", "nan"], r"-0\.001, nan\]: must be numbers that ascend"),
         (["--focal_gamma", "3"], "only --loss focal has it"),
-        (["--loss", "focal", "--focal_gamma", "1e308"], "--focal_gamma 1e+308: must be between 0 and 100"),
+        (["--loss", "focal", "--focal_gamma", "200"], "--focal_gamma 200.0: must be between 0 and 100"),
         (["--stride", "3"], "only --long_text windows has one"),
         (["--unfreeze_epochs", "2"], "the embeddings would never learn in --num_train_epochs 2"),
         (["--unfreeze_epochs", "1", "--max_steps", "3"], "--max_steps 3 ends after 0.6 epochs, and the embeddings"),
