@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType, rotate_checkpoints
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, rotate_checkpoints
 
 from two_stage.checkpointing.checkpoints import (
     UNFINISHED,
@@ -40,7 +40,12 @@ from two_stage.training.batches import EpochSampler
 from two_stage.training.cpu_training import keep_freed_memory, use_cpu_dropout
 from two_stage.training.layers import UnfreezingCallback, freeze_layers, parameter_groups, spoken_groups
 from two_stage.training.trackers import write_into
-from two_stage.training.training_arguments import ExactTrainingArguments, FineTuningArguments, planned_steps
+from two_stage.training.training_arguments import (
+    WAIT_FOR_SCORES,
+    ExactTrainingArguments,
+    FineTuningArguments,
+    planned_steps,
+)
 
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
 SHOWN_ROWS = 3  # whose places are told
@@ -216,6 +221,7 @@ class ExactTrainer(Trainer):
             all processes; eval_…: see `compute_metrics`.
         """
         scores: dict[str, float] = {}
+        counts_tokens = self.args.include_num_input_tokens_seen == "non_padding"
         if checkpoint and self.is_trained(checkpoint):
             self._load_from_checkpoint(checkpoint)
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
@@ -241,8 +247,9 @@ class ExactTrainer(Trainer):
                 scores = self.train(resume_from_checkpoint=checkpoint).metrics
                 self.stop_if_asked()
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
-            scores["train_tokens_per_second"] = tokens / max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
-        if self.train_dataset is not None and self.args.include_num_input_tokens_seen == "non_padding":
+            seconds = max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
+            scores |= {"train_tokens_per_second": tokens / seconds} if counts_tokens else {}
+        if self.train_dataset is not None and counts_tokens:
             scores["train_tokens"] = self.state.num_input_tokens_seen  # of the whole run, also where it was cut off
         if self.eval_dataset is not None:
             last = self.state.log_history[-2] if len(self.state.log_history) > 1 else {}
@@ -623,8 +630,8 @@ class ExactTrainer(Trainer):
         """Load both; where the optimizer was lost, let the learning rate at least go on where it was."""
         with refusing_pickles(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
-        # these two count evaluations, of which there may have been none
-        waits = self.args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+        # some count evaluations, of which there may have been none
+        waits = self.args.lr_scheduler_type in WAIT_FOR_SCORES
         if checkpoint and not waits and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*before `optimizer.step")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import SaveStrategy, SchedulerType
 
 from two_stage.checkpointing.hub import check_hub
 from two_stage.command_line import launch
@@ -21,6 +21,8 @@ from two_stage.training.trackers import check_trackers, keep_local
 ArgumentsT = TypeVar("ArgumentsT", bound="ExactTrainingArguments")
 
 LEAST_IS_BEST = ("loss", "error", "error_score", "likelihood", "brier", "perplexity")  # endings of scores' names
+
+WAIT_FOR_SCORES = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)  # schedules that count evaluations
 
 # Fields of TrainingArguments that these scripts have another way for, or that would break what they promise; at the
 # values that they must keep
@@ -44,7 +46,11 @@ NO_EFFECT = {
     "dataloader_drop_last": False,  # a training step is always full, and every held-out row is scored
     "dataloader_persistent_workers": False,  # they draw from dropout's generator once, others once an epoch
     "dataloader_in_order": True,
+    "save_on_each_node": False,  # machines share the folder, in which the first process alone writes
+    "use_liger_kernel": False,  # has no kernel for BERT
 }
+# Of --accelerator_config what would cut the step, or the rows that are scored, otherwise; at the values to keep
+SETTLED = {"split_batches": False, "dispatch_batches": None, "even_batches": True, "num_steps": None}
 
 
 @dataclass
@@ -92,10 +98,16 @@ class ExactTrainingArguments(TrainingArguments):
         """
         check_range(self, 0, 1, "layer_decay")
         check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
-        check_range(self, 1, math.inf, "gradient_accumulation_steps")
+        check_range(self, 1, math.inf, "gradient_accumulation_steps", "eval_accumulation_steps")
+        check_range(self, 0, 10**6, "num_train_epochs")  # nor infinitely many
+        check_range(self, 0, math.inf, "dataloader_num_workers")
         check_range(self, 0, math.inf, "freeze_layers", "max_grad_norm", "warmup_steps")
         check_range(self, 0, math.inf, "learning_rate", "head_learning_rate", "weight_decay")  # nor nan
         check_range(self, 0, 2**32 - 1, "seed", "data_seed")
+        if self.max_steps == 0:  # Trainer would take one
+            raise Refusal("--max_steps 0: must be at least 1; leave it out to train --num_train_epochs")
+        if self.save_strategy == SaveStrategy.BEST and not getattr(self, "metric_for_best_model", None):
+            self.metric_for_best_model = "loss"  # as for --load_best_model_at_end
         if self.metric_for_best_model and getattr(self, "greater_is_better", None) is None:
             # transformers knows no more than "loss"
             self.greater_is_better = not self.metric_for_best_model.endswith(LEAST_IS_BEST)
@@ -104,6 +116,9 @@ class ExactTrainingArguments(TrainingArguments):
                 raise Refusal(f"--{name} {getattr(self, name)}: does not go with these scripts; leave it out")
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         launch.check_shared_out(on_gpu)
+        for name in ("fsdp", "deepspeed"):
+            if getattr(self, name):  # which would pass by what is looked at in a launcher's config
+                raise Refusal(f"--{name}: is the launcher's; accelerate launch --config_file, see recipes/accelerate")
         if not on_gpu and (self.bf16 or self.fp16 or self.precision in ("bf16", "fp16")):
             raise Refusal("half precision needs a GPU here; leave precision at auto")
         if self.precision != "auto":
@@ -112,11 +127,35 @@ class ExactTrainingArguments(TrainingArguments):
             self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         self.dataloader_pin_memory &= on_gpu
         super().__post_init__()
-        if self.accelerator_config.split_batches:
-            raise Refusal("--accelerator_config: split_batches would cut the step by processes; leave it out")
+        asked = dict(vars(self.accelerator_config))
+        asked["num_steps"] = (asked["gradient_accumulation_kwargs"] or {}).get("num_steps")
+        for name, stock in SETTLED.items():
+            if asked[name] != stock:
+                raise Refusal(f"--accelerator_config: {name} would cut the step, or the rows to score; leave it out")
+        self.check_made()
         self.settle_reports()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
+
+    def check_made(self) -> None:
+        """Refuse an optimizer, a schedule or a compiler that Trainer could not make once all is read and loaded.
+
+        Raises:
+            Refusal: a package that is not there, or a number or a key that is not taken.
+        """
+        from accelerate.utils import TorchDynamoPlugin  # takes seconds, and --help must not wait
+        from transformers import Trainer, get_scheduler
+
+        flag = f"optim {self.optim.value}"
+        try:
+            make, options = Trainer.get_optimizer_cls_and_kwargs(self)
+            optimizer = make([torch.nn.Parameter(torch.zeros(1))], **options)
+            flag = f"lr_scheduler_type {self.lr_scheduler_type.value}"
+            get_scheduler(self.lr_scheduler_type, optimizer, 0, 1000, self.lr_scheduler_kwargs)
+            flag = f"torch_compile_backend {self.torch_compile_backend}"
+            TorchDynamoPlugin(backend=self.torch_compile_backend, mode=self.torch_compile_mode)
+        except (ImportError, TypeError, ValueError) as error:
+            raise Refusal(f"--{flag}: cannot be made: {' '.join(str(error).split())}") from error
 
     def settle_reports(self) -> None:
         """Look at trackers and Hub before anything is read, and give the run a name without secrets."""
@@ -138,8 +177,13 @@ class ExactTrainingArguments(TrainingArguments):
             Refusal: nothing is held out, or --metric_for_best_model is none of its scores.
         """
         if scores is None:
-            if self.load_best_model_at_end:
-                raise Refusal("--load_best_model_at_end: needs a --validation_file")
+            needs = {
+                "load_best_model_at_end": self.load_best_model_at_end,
+                "save_strategy best": self.save_strategy == SaveStrategy.BEST,
+                f"lr_scheduler_type {self.lr_scheduler_type.value}": self.lr_scheduler_type in WAIT_FOR_SCORES,
+            }
+            if asked := [flag for flag, is_asked in needs.items() if is_asked]:
+                raise Refusal(f"--{asked[0]}: needs a --validation_file")
             return
         name, known = (self.metric_for_best_model or "loss").removeprefix("eval_"), ["loss", *scores]
         if name not in known:
