@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, rotate_checkpoints
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from two_stage.checkpointing.checkpoints import (
     UNFINISHED,
     check_space,
     numbered_checkpoints,
     put_in_place,
+    remove_oldest,
     seal,
     told_if_unwritten,
     what_is_wrong,
@@ -601,7 +602,7 @@ class ExactTrainer(Trainer):
                 put_in_place(partial, folder)
                 aside.rmdir()
                 best = self.state.best_model_checkpoint
-                rotate_checkpoints(self.args.output_dir, self.args.save_total_limit, best)
+                remove_oldest(Path(self.args.output_dir), self.args.save_total_limit, best)
             self.accelerator.wait_for_everyone()
 
     def keep_resume_state(self) -> None:
