@@ -11,6 +11,7 @@ encoder and its pooler from the folder that this leaves.
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 
@@ -106,6 +107,8 @@ class Settings:
             raise Refusal("--stream_lanes: only a stream has lanes; add --streaming, or leave it out")
         if self.streaming and self.max_train_samples:
             raise Refusal("--max_train_samples: has no effect on a stream, which ends with --max_steps; leave it out")
+        if not re.fullmatch("[a-z]{2,3}(-[a-z]{4,})?", self.language):
+            raise Refusal(f"--language {self.language}: must be an ISO 639 code in small letters, such as de")
         if self.no_next_sentence and self.random_next_probability != 0.5:
             raise Refusal("--random_next_probability: has no effect with --no_next_sentence; leave it out")
         if any(not low < high for low, high in pairwise([0.0, *(self.keep_at or []), 100.0])):
@@ -533,10 +536,14 @@ def streamed_pairs(settings: Settings, training: PretrainingArguments, corpora: 
 def block_pairs(
     documents: list[list[str]], key: str, settings: Settings, tokenizer: PreTrainedTokenizerBase
 ) -> SentencePairs:
-    """The pairs of some documents, given as sentences."""
+    """The pairs of some different documents, given as sentences."""
     rows = [row for row in tokenize_documents(documents, corpus_tokenizer(tokenizer)) if row[0]]
-    if len(rows) < 2:
-        raise Refusal(f"{len(rows)} of {len(documents)} documents of the stream have any tokens; there must be two")
+    if len(rows) < (1 if settings.no_next_sentence else 2):
+        raise Refusal(
+            f"--stream_documents {settings.stream_documents}: so many documents in a row of a lane hold {len(rows)} "
+            "different one(s) with any tokens, and a random next sentence comes from another; raise it, or use fewer "
+            "--stream_lanes"
+        )
     columns = dict(zip(TOKENS, map(list, zip(*rows, strict=True)), strict=True))
     return SentencePairs(Dataset.from_dict(columns, features=TOKENS), tokenizer, settings, key)
 

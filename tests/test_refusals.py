@@ -395,6 +395,8 @@ BAD_CALLS = {
     ),
     "half precision on a CPU": BadCall(SCRIPTS, flag("precision", "bf16"), ["half precision", "GPU", "auto"]),
     "transformers' own half precision on a CPU": BadCall(SCRIPTS, flag("fp16", "true"), ["half precision", "GPU"]),
+    "a language by its name": BadCall((PRETRAINING,), flag("language", "german"), ["--language german", "such as de"]),
+    "a language in capitals": BadCall((PRETRAINING,), flag("language", "DE"), ["--language DE", "small letters"]),
     "no step at all": BadCall(SCRIPTS, flag("max_steps", "0"), ["--max_steps 0", "--num_train_epochs"]),
     "fewer epochs than none": BadCall(SCRIPTS, flag("num_train_epochs", "-1"), ["--num_train_epochs -1"]),
     "epochs without an end": BadCall(SCRIPTS, flag("num_train_epochs", "inf"), ["--num_train_epochs inf"]),
