@@ -76,7 +76,8 @@ class ExactCallback(TrainerCallback):
         """Set the epoch; accelerate's own `set_epoch` does not reach the sampler after a resume in mid-epoch."""
         if self.trainer.is_streaming:
             return  # a stream keeps its own place
-        epoch = int((state.epoch or 0) + 1e-6)
+        # as Trainer counts, and not state.epoch: steps may hold other rows than before, with --resume_anyway
+        epoch = state.global_step // max(len(self.trainer.sampler) // self.trainer.args.rows_a_step, 1)
         self.trainer.sampler.epoch = epoch
         if hasattr(self.trainer.train_dataset, "set_epoch"):
             self.trainer.train_dataset.set_epoch(epoch)
@@ -242,7 +243,7 @@ class ExactTrainer(Trainer):
                 if "positions" not in self.resumed:
                     raise Refusal(f"{checkpoint}: does not say where its stream stood; give another --output_dir")
                 self.stream_positions = self.train_dataset.go_on_from(self.resumed["positions"])
-            say(spoken_groups(parameter_groups(self.model, set(self.get_decay_parameter_names(self.model)), self.args)))
+            say(spoken_groups(self.asked_groups(self.model)))
             told_to_all(self.check_space)
             with STOPS.heeded_at_step_end() if self.args.save_strategy != SaveStrategy.NO else nullcontext():
                 scores = self.train(resume_from_checkpoint=checkpoint).metrics
@@ -273,10 +274,14 @@ class ExactTrainer(Trainer):
         return True
 
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
-        """Take up what a checkpoint kept; stock Trainer forgets the best checkpoint of a folder that moved."""
+        """Take up what a checkpoint kept; stock Trainer forgets the best checkpoint of a folder that moved.
+
+        When to log, score and save is as this call asks, where stock Trainer would keep to what the run began with.
+        """
         trained = super()._init_training_state(*args)
-        *_, checkpoint, _trial = args
+        max_steps, *_, checkpoint, _trial = args
         if checkpoint:
+            self.state.compute_steps(self.args, max_steps)
             kept = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
             self.state.best_model_checkpoint = kept.best_model_checkpoint
             self.find_best_checkpoint()
@@ -438,11 +443,14 @@ class ExactTrainer(Trainer):
         """AdamW over the encoder's and the head's parameters, each at its own learning rate, under one schedule."""
         if self.optimizer is None:
             model = self.model if model is None else model
-            decayed = set(self.get_decay_parameter_names(model))
-            groups = parameter_groups(model, decayed, self.args)
             optimizer, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            self.optimizer = optimizer(groups, **options)
+            self.optimizer = optimizer(self.asked_groups(model), **options)
         return self.optimizer
+
+    def asked_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The parameters that learn, in groups, each with its rate, also as the one that it began with."""
+        groups = parameter_groups(model, set(self.get_decay_parameter_names(model)), self.args)
+        return [group | {"initial_lr": group["lr"]} for group in groups]
 
     def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
         """Trainer's own estimate, with the parameters counted once instead of at every micro-batch."""
@@ -630,7 +638,12 @@ class ExactTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both; where the optimizer was lost, let the learning rate at least go on where it was."""
         with refusing_pickles(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
+            try:
+                super()._load_optimizer_and_scheduler(checkpoint)
+            except ValueError as error:
+                if checkpoint is None or "parameter group" not in str(error):
+                    raise
+                raise other_optimizer(checkpoint) from error
         # some count evaluations, of which there may have been none
         waits = self.args.lr_scheduler_type in WAIT_FOR_SCORES
         if checkpoint and not waits and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
@@ -638,6 +651,29 @@ class ExactTrainer(Trainer):
                 warnings.filterwarnings("ignore", message=".*before `optimizer.step")
                 for _ in range(self.state.global_step):
                     self.lr_scheduler.step()
+        if checkpoint and self.args.resume_anyway:
+            self.take_asked_rates(checkpoint)
+
+    def take_asked_rates(self, checkpoint: str) -> None:
+        """Go on at the rates and the decay of this call, in place of those that the checkpoint kept.
+
+        Raises:
+            Refusal: the checkpoint's optimizer is of another kind.
+        """
+        _, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        asked = self.asked_groups(self.model)
+        assert self.optimizer is not None
+        for group, now in zip(self.optimizer.param_groups, asked, strict=True):
+            if self.optimizer.defaults.keys() - group.keys():
+                raise other_optimizer(checkpoint)
+            group |= {name: options[name] for name in ("betas", "eps") if name in options}
+            group["weight_decay"] = now["weight_decay"]
+            began = group.get("initial_lr", now["lr"])
+            group["lr"] = group["lr"] * now["lr"] / began if began else now["lr"]
+            group["initial_lr"] = now["lr"]
+        if hasattr(self.lr_scheduler, "base_lrs"):  # by which most schedules reckon every step anew
+            self.lr_scheduler.base_lrs = [now["lr"] for now in asked]
+        self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # which is logged
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Load the random states that the checkpoint kept."""
@@ -687,3 +723,11 @@ def refusing_pickles(checkpoint: str | None) -> Iterator[None]:
             f"{checkpoint}: a pickle in it holds more than tensors and numbers, so none of it was run; somebody "
             "changed it: remove the folder, and the same command goes on from an older one"
         ) from error
+
+
+def other_optimizer(checkpoint: str) -> Refusal:
+    """What is said where an optimizer's state is not of the one that is asked for, as may be with --resume_anyway."""
+    return Refusal(
+        f"{checkpoint}: its optimizer is not the one that --optim, --freeze_layers and --layer_decay ask for, and "
+        "cannot go on as that one; give these as they were, or another --output_dir"
+    )
