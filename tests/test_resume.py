@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import transformers.trainer
+from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
 import run_ner
@@ -298,3 +300,22 @@ def test_a_run_of_other_steps_goes_on_in_the_epoch_that_is_counted(call: Callabl
         patch.setattr(ExactTrainer, "training_step", training_step)
         made("cut", "--per_device_train_batch_size", "16")
     assert seen == [1, 1, 1]
+
+
+@pytest.mark.parametrize("flags", [(), ("--no_next_sentence",)], ids=["tied", "never trained"])
+def test_nobody_is_alarmed_of_what_a_checkpoint_need_not_have(
+    dropout_folder: Path, data_folder: Path, tmp_path: Path, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head's matrix is the embeddings', and a pooler that stayed as it was drawn is not saved."""
+    shutil.copytree(dropout_folder, tmp_path / "bert")
+    if flags:
+        tensors = load_file(dropout_folder / "model.safetensors")
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(run_pretraining.NEXT_SENTENCE)}
+        save_file(kept, tmp_path / "bert" / "model.safetensors", metadata={"format": "pt"})
+    steps = ("--save_strategy", "steps", "--save_steps", "3")
+    made = Call("pretraining", tmp_path, tmp_path / "bert", data_folder, *BATCH, *steps, *flags)
+    made.cut("cut", 5)
+    warned: list[str] = []
+    monkeypatch.setattr(transformers.trainer.logger, "warning", lambda text, *_: warned.append(text))
+    made("cut")
+    assert [text for text in warned if "keys" in text] == []

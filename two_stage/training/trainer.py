@@ -685,6 +685,12 @@ class ExactTrainer(Trainer):
         with refusing_pickles(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Warn of tensors that a checkpoint lacks, but for those that it holds under another name or never had."""
+        known = self.model.all_tied_weights_keys.keys() | getattr(self.model, "untrained", set())
+        missing = [name for name in load_result.missing_keys if name not in known]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save weights that are numbers, each once, and no training_args.bin, a pickle; recipe.yaml says the same.
 
