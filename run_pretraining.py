@@ -789,7 +789,8 @@ class ScoreBefore(TrainerCallback):
                 if rows is not None:
                     self.scores |= headline_scores(self.trainer.evaluate(rows, metric_key_prefix=prefix))
             if self.trainer.is_world_process_zero():
-                write_whole(self.kept, json.dumps(self.scores, indent=2) + "\n")
+                with told_if_unwritten(self.kept, "nothing was trained yet"):
+                    write_whole(self.kept, json.dumps(self.scores, indent=2) + "\n")
 
 
 class TellCosts(StepTimer):

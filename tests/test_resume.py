@@ -319,3 +319,14 @@ def test_nobody_is_alarmed_of_what_a_checkpoint_need_not_have(
     monkeypatch.setattr(transformers.trainer.logger, "warning", lambda text, *_: warned.append(text))
     made("cut")
     assert [text for text in warned if "keys" in text] == []
+
+
+def test_a_run_that_is_behind_its_end_takes_no_step(call: Callable[..., Call]) -> None:
+    """Where fewer steps are asked for than were taken, the last checkpoint is the model."""
+    made = call("sentiment", *ANYWAY)
+    made.cut("cut", 11)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExactTrainer, "training_step", None)  # nothing is trained
+        made("cut", "--max_steps", "8")
+    cut = made.folder / "cut"
+    assert file_sha256(cut / "model.safetensors") == file_sha256(cut / "checkpoint-9" / "model.safetensors")

@@ -267,7 +267,7 @@ class ExactTrainer(Trainer):
         """
         state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
         planned = self.args.max_steps if self.is_streaming else planned_steps(len(self.train_dataset), self.args)
-        if state.global_step < max(state.max_steps, planned):
+        if state.global_step < planned:
             return False
         self.state = state
         self.find_best_checkpoint()
