@@ -330,3 +330,15 @@ def test_a_run_that_is_behind_its_end_takes_no_step(call: Callable[..., Call]) -
         made("cut", "--max_steps", "8")
     cut = made.folder / "cut"
     assert file_sha256(cut / "model.safetensors") == file_sha256(cut / "checkpoint-9" / "model.safetensors")
+
+
+def test_another_score_finds_its_own_best(call: Callable[..., Call]) -> None:
+    """An accuracy is not held against the loss that was the best before, which none would exceed."""
+    scored = ["--eval_strategy", "steps", "--eval_steps", "3", "--load_best_model_at_end", "true"]
+    made = call("pretraining", *ANYWAY, *scored, "--max_steps", "12", "--learning_rate", "1e-2")
+    made.cut("cut", 8)
+    made("cut", "--metric_for_best_model", "mlm_accuracy")
+    state = TrainerState.load_from_json(str(made.folder / "cut" / "trainer_state.json"))
+    at_saves = [entry for entry in state.log_history if "eval_loss" in entry][:4]
+    best = next(entry for entry in at_saves if entry["step"] == state.best_global_step)
+    assert state.best_metric == best["eval_mlm_accuracy"] == max(entry["eval_mlm_accuracy"] for entry in at_saves[1:])

@@ -285,6 +285,10 @@ class ExactTrainer(Trainer):
             kept = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
             self.state.best_model_checkpoint = kept.best_model_checkpoint
             self.find_best_checkpoint()
+            if self.args.resume_anyway and self.args.metric_for_best_model:  # it may be another score than before
+                name = "eval_" + self.args.metric_for_best_model.removeprefix("eval_")
+                of_best = [entry for entry in self.state.log_history if entry["step"] == self.state.best_global_step]
+                self.state.best_metric = next((entry[name] for entry in of_best if name in entry), None)
         return trained
 
     def _finalize_training(self, *args: Any) -> Any:
