@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
+from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
@@ -149,7 +150,7 @@ class ExactTrainingArguments(TrainingArguments):
         flag = f"optim {self.optim.value}"
         try:
             make, options = Trainer.get_optimizer_cls_and_kwargs(self)
-            optimizer = make([torch.nn.Parameter(torch.zeros(1))], **options)
+            optimizer = make([nn.Parameter()], **options)
             flag = f"lr_scheduler_type {self.lr_scheduler_type.value}"
             get_scheduler(self.lr_scheduler_type, optimizer, 0, 1000, self.lr_scheduler_kwargs)
             flag = f"torch_compile_backend {self.torch_compile_backend}"
