@@ -11,6 +11,7 @@ encoder and its pooler from the folder that this leaves.
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 
@@ -106,6 +107,8 @@ class Settings:
             raise Refusal("--stream_lanes: only a stream has lanes; add --streaming, or leave it out")
         if self.streaming and self.max_train_samples:
             raise Refusal("--max_train_samples: has no effect on a stream, which ends with --max_steps; leave it out")
+        if not re.fullmatch("[a-z]{2,3}(-[a-z]{4,})?", self.language):
+            raise Refusal(f"--language {self.language}: must be an ISO 639 code in small letters, such as de")
         if self.no_next_sentence and self.random_next_probability != 0.5:
             raise Refusal("--random_next_probability: has no effect with --no_next_sentence; leave it out")
         if any(not low < high for low, high in pairwise([0.0, *(self.keep_at or []), 100.0])):
@@ -213,7 +216,6 @@ def check_settings(settings: Settings, training: PretrainingArguments, checkpoin
         Refusal: naming the flag.
     """
     check_files(settings.held_out_file or [], LABELLED_FORMATS)
-    training.check_optimizer()
     checkpoint.check_length(settings.max_length)
     check_freezing(training.freeze_layers, checkpoint.config.num_hidden_layers)
     if training.freeze_layers and settings.new_words:
@@ -534,10 +536,14 @@ def streamed_pairs(settings: Settings, training: PretrainingArguments, corpora: 
 def block_pairs(
     documents: list[list[str]], key: str, settings: Settings, tokenizer: PreTrainedTokenizerBase
 ) -> SentencePairs:
-    """The pairs of some documents, given as sentences."""
+    """The pairs of some different documents, given as sentences."""
     rows = [row for row in tokenize_documents(documents, corpus_tokenizer(tokenizer)) if row[0]]
-    if len(rows) < 2:
-        raise Refusal(f"{len(rows)} of {len(documents)} documents of the stream have any tokens; there must be two")
+    if len(rows) < (1 if settings.no_next_sentence else 2):
+        raise Refusal(
+            f"--stream_documents {settings.stream_documents}: so many documents in a row of a lane hold {len(rows)} "
+            "different one(s) with any tokens, and a random next sentence comes from another; raise it, or use fewer "
+            "--stream_lanes"
+        )
     columns = dict(zip(TOKENS, map(list, zip(*rows, strict=True)), strict=True))
     return SentencePairs(Dataset.from_dict(columns, features=TOKENS), tokenizer, settings, key)
 
@@ -785,7 +791,8 @@ class ScoreBefore(TrainerCallback):
                 if rows is not None:
                     self.scores |= headline_scores(self.trainer.evaluate(rows, metric_key_prefix=prefix))
             if self.trainer.is_world_process_zero():
-                write_whole(self.kept, json.dumps(self.scores, indent=2) + "\n")
+                with told_if_unwritten(self.kept, "nothing was trained yet"):
+                    write_whole(self.kept, json.dumps(self.scores, indent=2) + "\n")
 
 
 class TellCosts(StepTimer):

@@ -22,6 +22,7 @@ from two_stage.checkpointing.checkpoints import (
     find_checkpoint,
     numbered_checkpoints,
     put_in_place,
+    remove_oldest,
     seal,
     set_aside,
     spoken_bytes,
@@ -149,6 +150,44 @@ def test_folders_of_other_names_are_no_checkpoints(tmp_path: Path) -> None:
     assert [path.name for path in numbered_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
     (tmp_path / "broken-checkpoint-9").symlink_to(tmp_path / "nowhere")
     assert set_aside(tmp_path / "checkpoint-9").name == "broken-checkpoint-9-2"
+
+
+@pytest.mark.parametrize(
+    ("limit", "best", "left"),
+    [
+        (None, None, {1, 9, 10, 11}),
+        (0, None, {1, 9, 10, 11}),
+        (4, None, {1, 9, 10, 11}),
+        (2, None, {10, 11}),
+        (1, None, {11}),
+        (1, 11, {11}),
+        (1, 1, {1, 11}),
+        (2, 9, {9, 11}),
+        (3, 1, {1, 10, 11}),
+    ],
+)
+def test_the_oldest_go(tmp_path: Path, limit: int | None, best: int | None, left: set[int]) -> None:
+    """Neither the newest nor the best, and nothing that somebody put beside them, whatever its name begins with."""
+    others = {"checkpoint-1-mine", "checkpoint-99-mine", "checkpoint-best", "broken-checkpoint-9"}
+    for name in {*others, *(f"checkpoint-{step}" for step in (1, 9, 10, 11))}:
+        (tmp_path / name).mkdir()
+    remove_oldest(tmp_path, limit, best and f"elsewhere/checkpoint-{best}")
+    assert {path.name for path in tmp_path.iterdir()} == others | {f"checkpoint-{step}" for step in left}
+
+
+def test_a_copy_put_aside_is_left_alone(whole: "Call", monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that rotates its checkpoints leaves a user's copy of one, and keeps its own newest one beside it."""
+    own = trainer.ExactTrainer._save_checkpoint
+
+    def copied(self: trainer.ExactTrainer, *args: Any) -> None:
+        own(self, *args)
+        if self.state.global_step == 3:
+            shutil.copytree(self.checkpoint_folder, f"{self.checkpoint_folder}000-mine")
+
+    monkeypatch.setattr(trainer.ExactTrainer, "_save_checkpoint", copied)
+    whole("copied")
+    kept = {path.name for path in (whole.folder / "copied").glob("checkpoint-*")}
+    assert kept == {"checkpoint-12", "checkpoint-3000-mine"}
 
 
 def test_a_text_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +354,7 @@ STAGES: dict[str, Stage] = {
     "half the manifest": killed(trainer, "seal", leaves=half_the_manifest),
     "before it has its name": killed(trainer, "put_in_place"),
     "half the files on the disk": killed(checkpoints, "sync"),
-    "before older ones go": killed(trainer, "rotate_checkpoints"),
+    "before older ones go": killed(trainer, "remove_oldest"),
 }
 QUICK = {"half the optimizer", "before older ones go"}
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from tests.test_tables import packed_by_zstd, write
-from two_stage.command_line.exits import Refusal
+from two_stage.command_line.exits import Failure, Refusal
 from two_stage.data import corpus
 from two_stage.data.corpus import CorpusSource, cut_shards, flat_sentence_lengths, load_corpus, read_documents
 
@@ -424,6 +424,24 @@ def test_refusals_come_out_of_worker_processes(tmp_path: Path, tokenizer: PreTra
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_cache_is_told_in_one_line(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it lies and what to do, out of another process too; and once there is room the corpus is read."""
+    path = write(tmp_path / "a.txt", b"".join(b"cash %d full %d\n\n" % (i, workers) for i in range(50)))
+
+    def full(**kwargs: Any) -> Any:
+        raise OSError(28, "No space left on device")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "_token_tables", full)
+        with pytest.raises(Failure, match=r"datasets: could not be written: No space left .* HF_HOME names another"):
+            load_corpus(source(path), tokenizer, workers=workers, shard_bytes=200)
+    assert len(load_corpus(source(path), tokenizer, workers=workers, shard_bytes=200)[0]) == 50
 
 
 def test_small_corpora_start_no_process(

@@ -13,6 +13,7 @@ from transformers import BertModel
 import run_pretraining
 from run_pretraining import SparseBertForPreTraining
 from two_stage.checkpointing.handoff import load_model, new_tensors, open_checkpoint
+from two_stage.command_line.exits import Failure
 from two_stage.training.trainer import ExactTrainer
 
 Tensors = dict[str, torch.Tensor]
@@ -327,6 +328,20 @@ def test_scores_before_are_the_checkpoints_own(tiny_folder: Path, data_folder: P
             assert kept[f"{prefix}_{name}"] == pytest.approx(found[f"{prefix}_{name}"], rel=1e-6), name
     assert scores["eval_mlm_loss"] != scores["before_mlm_loss"]
     assert scores["general_mlm_loss"] != scores["general_before_mlm_loss"]
+
+
+def test_scores_before_that_find_no_room_are_told_in_one_line(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full before the first step."""
+
+    def full(path: Path, text: str) -> None:
+        if path.name == "before.json":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_pretraining, "write_whole", full)
+    with pytest.raises(Failure, match=r"before\.json: could not be written: No space left .* nothing was trained yet"):
+        run_pretraining.main(call(tiny_folder, data_folder, tmp_path / "run", max_steps=1))
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ from two_stage.data.prepared import (
     tell_missing,
     write_files,
 )
+from two_stage.data.tables import read_rows
 
 # --- Splits -----------------------------------------------------------------------------------------------------------
 
@@ -146,6 +147,15 @@ def test_of_entities_that_share_a_word_the_longest_stays() -> None:
     spans = [(15, 26), (0, 26), (20, 26), (31, 37), (31, 34)]
     kept = entities_apart(text, [{"start": a, "end": b, "label": "X"} for a, b in spans])
     assert [(entity["start"], entity["end"]) for entity in kept] == [(0, 26), (31, 37)]
+
+
+def test_a_text_of_any_lines_is_read_back(tmp_path: Path) -> None:
+    """What is written here the scripts read, old line breaks too, which the csv module of Python 3.11 leaves bare."""
+    rows = [{"text": text, "label": "good"} for text in ("a\rb", "a\r\nb", "a\nb", ' "a", ', "\\r", "a")]
+    write_files(tmp_path, {"a.csv": rows, "a.jsonl": rows})
+    for name in ("a.csv", "a.jsonl"):
+        assert [row for _, row in read_rows(str(tmp_path / name))] == rows
+    assert (tmp_path / "a.csv").read_text().endswith("\na,good\n")
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ def flag(name: str, *values: str) -> Callable[[Call], object]:
     return lambda call: call.flags.update({name: list(values)})
 
 
+NOTHING_HELD_OUT = {PRETRAINING: {"validation_fraction": ["0"]}, SENTIMENT: {}, NER: {}}
 CSV = "text,label\nProfit rose .,good\nCash fell .,bad\n"
 BAD_CALLS = {
     "missing file": BadCall(SCRIPTS, flag("train_file", "gone.csv"), ["gone.csv", "no such file"]),
@@ -394,6 +395,55 @@ BAD_CALLS = {
     ),
     "half precision on a CPU": BadCall(SCRIPTS, flag("precision", "bf16"), ["half precision", "GPU", "auto"]),
     "transformers' own half precision on a CPU": BadCall(SCRIPTS, flag("fp16", "true"), ["half precision", "GPU"]),
+    "a language by its name": BadCall((PRETRAINING,), flag("language", "german"), ["--language german", "such as de"]),
+    "a language in capitals": BadCall((PRETRAINING,), flag("language", "DE"), ["--language DE", "small letters"]),
+    "no step at all": BadCall(SCRIPTS, flag("max_steps", "0"), ["--max_steps 0", "--num_train_epochs"]),
+    "fewer epochs than none": BadCall(SCRIPTS, flag("num_train_epochs", "-1"), ["--num_train_epochs -1"]),
+    "epochs without an end": BadCall(SCRIPTS, flag("num_train_epochs", "inf"), ["--num_train_epochs inf"]),
+    "fewer workers than none": BadCall(SCRIPTS, flag("dataloader_num_workers", "-1"), ["--dataloader_num_workers -1"]),
+    "results kept for no batch": BadCall(
+        SCRIPTS, flag("eval_accumulation_steps", "0"), ["--eval_accumulation_steps 0"]
+    ),
+    "batches cut by one process for all": BadCall(
+        SCRIPTS, flag("accelerator_config", '{"dispatch_batches": true}'), ["--accelerator_config", "dispatch_batches"]
+    ),
+    "batches that some processes lack": BadCall(
+        SCRIPTS, flag("accelerator_config", '{"even_batches": false}'), ["--accelerator_config", "even_batches"]
+    ),
+    "accumulation by another name": BadCall(
+        SCRIPTS,
+        flag("accelerator_config", '{"gradient_accumulation_kwargs": {"num_steps": 4}}'),
+        ["--accelerator_config", "num_steps"],
+    ),
+    "a key that accelerate does not know": BadCall(
+        SCRIPTS, flag("accelerator_config", '{"batches": 1}'), ["unexpected keyword argument 'batches'"]
+    ),
+    "a config of accelerate that is not there": BadCall(SCRIPTS, flag("accelerator_config", "no.json"), ["no.json"]),
+    "shares that no launcher knows of": BadCall(SCRIPTS, flag("fsdp", "full_shard"), ["--fsdp", "recipes/accelerate"]),
+    "DeepSpeed without its launcher": BadCall(SCRIPTS, flag("deepspeed", "a.json"), ["--deepspeed", "accelerate"]),
+    "every machine writes": BadCall(SCRIPTS, flag("save_on_each_node", "true"), ["--save_on_each_node"]),
+    "kernels that BERT has none of": BadCall(SCRIPTS, flag("use_liger_kernel", "true"), ["--use_liger_kernel"]),
+    "a schedule without what it needs": BadCall(
+        SCRIPTS, flag("lr_scheduler_type", "cosine_with_min_lr"), ["--lr_scheduler_type cosine_with_min_lr", "min_lr"]
+    ),
+    "a schedule with what it does not know": BadCall(
+        SCRIPTS, flag("lr_scheduler_kwargs", '{"cycles": 2}'), ["--lr_scheduler_type linear", "cycles"]
+    ),
+    "an optimizer's number out of range": BadCall(SCRIPTS, flag("adam_beta2", "1.5"), ["--optim adamw_torch", "1.5"]),
+    "an optimizer whose package is not there": BadCall(SCRIPTS, flag("optim", "lomo"), ["--optim lomo", "install"]),
+    "a compiler that nobody knows": BadCall(
+        SCRIPTS, flag("torch_compile_backend", "c"), ["--torch_compile_backend c", "DynamoBackend"]
+    ),
+    "the best of what is not scored": BadCall(
+        SCRIPTS,
+        lambda call: call.flags.update(NOTHING_HELD_OUT[call.script] | {"save_strategy": ["best"]}),
+        ["--save_strategy best", "--validation_file"],
+    ),
+    "a schedule by what is not scored": BadCall(
+        SCRIPTS,
+        lambda call: call.flags.update(NOTHING_HELD_OUT[call.script] | {"lr_scheduler_type": ["reduce_lr_on_plateau"]}),
+        ["--lr_scheduler_type reduce_lr_on_plateau", "--validation_file"],
+    ),
     "wrong type": BadCall(SCRIPTS, flag("learning_rate", "fast"), ["--learning_rate", "fast"]),
 }
 

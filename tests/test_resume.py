@@ -7,17 +7,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+import transformers.trainer
+from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
 import run_ner
 import run_pretraining
 import run_sentiment
 from tests.conftest import SHADES
-from two_stage.checkpointing.checkpoints import UNFINISHED
+from two_stage.checkpointing.checkpoints import UNFINISHED, numbered_checkpoints
 from two_stage.checkpointing.handoff import file_sha256
 from two_stage.checkpointing.locks import unlock_folder
+from two_stage.command_line.exits import Refusal
 from two_stage.training.trainer import ExactTrainer
 
 MODULES: dict[str, ModuleType] = {"pretraining": run_pretraining, "sentiment": run_sentiment, "ner": run_ner}
@@ -217,3 +221,124 @@ def test_resume_before_the_first_evaluation(call: Callable[..., Call], flags: tu
     made.cut("cut", 5)
     made("cut")
     made.same_end("cut")
+
+
+ANYWAY = [*BATCH, "--save_strategy", "steps", "--save_steps", "3", "--logging_steps", "1", "--resume_anyway"]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("sentiment", ()),
+        pytest.param("pretraining", ("--layer_decay", "0.5"), marks=pytest.mark.slow),
+        pytest.param("ner", ("--lr_scheduler_type", "reduce_lr_on_plateau"), marks=pytest.mark.slow),
+    ],
+)
+def test_a_rate_that_was_lowered_is_gone_on_at(call: Callable[..., Call], name: str, flags: tuple[str, ...]) -> None:
+    """As a run that has diverged is told to go on: at the rates and the decay of this call, not of the checkpoint's."""
+    asked = ["--learning_rate", "1e-5", "--head_learning_rate", "2e-5", "--weight_decay", "0.5", "--adam_beta1", "0.8"]
+    made = call(name, *ANYWAY, *flags)
+    made("whole", *asked)
+    made.cut("cut", 5, "--learning_rate", "1e-3", "--head_learning_rate", "3e-3")
+    made("cut", *asked)
+    rates = [
+        {entry["step"]: entry["learning_rate"] for entry in history(made.folder / run) if "learning_rate" in entry}
+        for run in ("whole", "cut")
+    ]
+    assert {step: rate for step, rate in rates[1].items() if step > 3} == pytest.approx(
+        {step: rate for step, rate in rates[0].items() if step > 3}
+    )
+    groups = []
+    for run in ("whole", "cut"):
+        last = max(numbered_checkpoints(made.folder / run), key=lambda path: path.stat().st_mtime)
+        kept = torch.load(last / "optimizer.pt")["param_groups"]
+        groups.append([[group["lr"], group["weight_decay"], group["betas"][0]] for group in kept])
+    assert np.allclose(groups[0], groups[1], rtol=1e-6)
+
+
+def test_what_is_saved_and_logged_is_what_is_asked_for_now(call: Callable[..., Call]) -> None:
+    """The run's state, which says when, gives way to the flags."""
+    made = call("sentiment", *ANYWAY, "--save_total_limit", "9")
+    made.cut("cut", 5)
+    made("cut", "--save_steps", "4", "--logging_steps", "2")
+    assert [path.name for path in numbered_checkpoints(made.folder / "cut")] == [
+        f"checkpoint-{step}" for step in (3, 4, 8, 12)
+    ]
+    assert [entry["step"] for entry in history(made.folder / "cut") if "grad_norm" in entry] == [
+        1,
+        2,
+        3,
+        4,
+        6,
+        8,
+        10,
+        12,
+    ]
+
+
+@pytest.mark.parametrize("flags", [("--layer_decay", "0.9"), ("--freeze_layers", "1"), ("--optim", "sgd")])
+def test_another_optimizer_is_not_gone_on_with(call: Callable[..., Call], flags: tuple[str, ...]) -> None:
+    """In one line: its state belongs to other parameters, or to another rule."""
+    made = call("sentiment", *ANYWAY)
+    made.cut("cut", 5)
+    with pytest.raises(Refusal, match=r"checkpoint-3: its optimizer is not the one that --optim"):
+        made("cut", *flags)
+
+
+def test_a_run_of_other_steps_goes_on_in_the_epoch_that_is_counted(call: Callable[..., Call]) -> None:
+    """Half an epoch of six steps is a whole one of three: the next rows are those of the second."""
+    seen: list[int] = []
+    own = ExactTrainer.training_step
+
+    def training_step(trainer: ExactTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(trainer.sampler.epoch)
+        return own(trainer, *args, **kwargs)
+
+    made = call("sentiment", *ANYWAY)
+    made.cut("cut", 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExactTrainer, "training_step", training_step)
+        made("cut", "--per_device_train_batch_size", "16")
+    assert seen == [1, 1, 1]
+
+
+@pytest.mark.parametrize("flags", [(), ("--no_next_sentence",)], ids=["tied", "never trained"])
+def test_nobody_is_alarmed_of_what_a_checkpoint_need_not_have(
+    dropout_folder: Path, data_folder: Path, tmp_path: Path, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head's matrix is the embeddings', and a pooler that stayed as it was drawn is not saved."""
+    shutil.copytree(dropout_folder, tmp_path / "bert")
+    if flags:
+        tensors = load_file(dropout_folder / "model.safetensors")
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(run_pretraining.NEXT_SENTENCE)}
+        save_file(kept, tmp_path / "bert" / "model.safetensors", metadata={"format": "pt"})
+    steps = ("--save_strategy", "steps", "--save_steps", "3")
+    made = Call("pretraining", tmp_path, tmp_path / "bert", data_folder, *BATCH, *steps, *flags)
+    made.cut("cut", 5)
+    warned: list[str] = []
+    monkeypatch.setattr(transformers.trainer.logger, "warning", lambda text, *_: warned.append(text))
+    made("cut")
+    assert [text for text in warned if "keys" in text] == []
+
+
+def test_a_run_that_is_behind_its_end_takes_no_step(call: Callable[..., Call]) -> None:
+    """Where fewer steps are asked for than were taken, the last checkpoint is the model."""
+    made = call("sentiment", *ANYWAY)
+    made.cut("cut", 11)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExactTrainer, "training_step", None)  # nothing is trained
+        made("cut", "--max_steps", "8")
+    cut = made.folder / "cut"
+    assert file_sha256(cut / "model.safetensors") == file_sha256(cut / "checkpoint-9" / "model.safetensors")
+
+
+def test_another_score_finds_its_own_best(call: Callable[..., Call]) -> None:
+    """An accuracy is not held against the loss that was the best before, which none would exceed."""
+    scored = ["--eval_strategy", "steps", "--eval_steps", "3", "--load_best_model_at_end", "true"]
+    made = call("pretraining", *ANYWAY, *scored, "--max_steps", "12", "--learning_rate", "1e-2")
+    made.cut("cut", 8)
+    made("cut", "--metric_for_best_model", "mlm_accuracy")
+    state = TrainerState.load_from_json(str(made.folder / "cut" / "trainer_state.json"))
+    at_saves = [entry for entry in state.log_history if "eval_loss" in entry][:4]
+    best = next(entry for entry in at_saves if entry["step"] == state.best_global_step)
+    assert state.best_metric == best["eval_mlm_accuracy"] == max(entry["eval_mlm_accuracy"] for entry in at_saves[1:])

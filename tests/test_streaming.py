@@ -185,6 +185,17 @@ def test_general_documents_are_not_trained_on(tiny_folder: Path, data_folder: Pa
     assert rows.held_out == {text_hash(document.splitlines()) for document in general}
 
 
+def test_copies_in_a_row_are_not_told_as_lanes(tiny_folder: Path, tmp_path: Path) -> None:
+    """One lane can be no fewer: a longer block mends it, or masked words alone, which need no other document."""
+    (tmp_path / "copies.txt").write_text("profit rose .\ncash fell .\n\n" * 20 + "sales held .\nship sank .\n")
+    flags = ["--checkpoint", str(tiny_folder), "--train_file", str(tmp_path / "copies.txt"), "--streaming"]
+    flags += ["--max_steps", "2", "--max_length", "32", "--per_device_train_batch_size", "4", "--use_cpu"]
+    with pytest.raises(Refusal, match=r"--stream_documents 10: .* hold 1 different one"):
+        run_pretraining.main([*flags, "--stream_documents", "10", "--output_dir", str(tmp_path / "short")])
+    for more in (["--stream_documents", "30"], ["--stream_documents", "10", "--no_next_sentence"]):
+        run_pretraining.main([*flags, *more, "--output_dir", str(tmp_path / more[1] / str(len(more)))])
+
+
 def test_a_stream_needs_an_end(tiny_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     """Without max_steps it would never stop."""
     flags = [flag for flag in call(tiny_folder, data_folder, tmp_path / "run") if flag not in ("--max_steps",)]

@@ -257,6 +257,25 @@ def test_rates_and_layers_out_of_range_are_refused(tmp_path: Path, flag: dict[st
         ExactTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **flag)
 
 
+def test_the_best_is_the_one_of_least_loss_unless_told(tmp_path: Path) -> None:
+    """Trainer would end in a traceback, behind the corpus and the model."""
+    training = ExactTrainingArguments(output_dir=str(tmp_path), use_cpu=True, save_strategy="best")
+    assert (training.metric_for_best_model, training.greater_is_better) == ("loss", False)
+
+
+@pytest.mark.parametrize("counted", ["non_padding", "all", "no"])
+def test_tokens_are_told_only_where_they_are_counted(
+    tiny_folder: Path, data_folder: Path, tmp_path: Path, counted: str
+) -> None:
+    """No speed of 0 tokens a second, and none that counts padding."""
+    call = ["--checkpoint", str(tiny_folder), "--train_file", str(data_folder / "corpus.txt"), "--use_cpu"]
+    call += ["--output_dir", str(tmp_path / "run"), "--max_steps", "1", "--max_length", "32", "--save_strategy", "no"]
+    scores = run_pretraining.main([*call, "--validation_fraction", "0", "--include_num_input_tokens_seen", counted])
+    assert {"train_tokens", "train_tokens_per_second"} & scores.keys() == (
+        {"train_tokens", "train_tokens_per_second"} if counted == "non_padding" else set()
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--gradient_checkpointing", "true"]], ids=["plain", "checkpointing"])
 def test_frozen_layers_stay_through_training(

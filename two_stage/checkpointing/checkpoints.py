@@ -193,6 +193,25 @@ def numbered_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in found if found[path]), key=lambda path: int(path.name.split("-")[1]))
 
 
+def remove_oldest(folder: Path, limit: int | None, best: str | None) -> None:
+    """Remove checkpoints of a run, the oldest first, until `limit` are left; neither the newest nor the best one goes.
+
+    transformers' own goes by the beginning of a name, and so removes a copy that somebody put aside in the folder, or
+    removes the newest checkpoint in its stead.
+
+    Args:
+        folder: the run's.
+        limit: None, or 0 and less, keeps all.
+        best: where the best one lies, if there is one.
+    """
+    numbered = numbered_checkpoints(folder)
+    spare = {numbered[-1].name, Path(best).name if best else ""} if numbered else set()
+    old = [checkpoint for checkpoint in numbered if checkpoint.name not in spare]
+    surplus = len(numbered) - limit if limit and limit > 0 else 0
+    for checkpoint in old[: max(surplus, 0)]:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
 def find_checkpoint(folder: Path) -> FoundCheckpoint | None:
     """The newest good checkpoint of a run; broken ones that are newer are set aside, and what was half done goes away.
 

@@ -219,7 +219,7 @@ def fill_settings(
     values = {name: value for name, value in vars(namespace).items() if name not in ("recipe", "help_all")}
     try:
         return parser.parse_dict(values), values
-    except ValueError as error:
+    except (ValueError, TypeError, OSError) as error:  # the last two of a file or a mapping that a flag names
         raise Refusal(redacted(" ".join(str(error).split()))) from error
 
 

@@ -13,15 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice, pairwise
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets import Dataset, Features, IterableDataset, List, Value, config
+from datasets.exceptions import DatasetGenerationError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from two_stage.checkpointing.checkpoints import told_if_unwritten
 from two_stage.checkpointing.handoff import tokenizer_sha256
 from two_stage.command_line.exits import Refusal
 from two_stage.data import files, tables
@@ -326,27 +329,40 @@ def load_corpus(
 
     Raises:
         Refusal: a file or data set that is missing, of another format, not UTF-8, or without a document.
+        Failure: the cache cannot be written, most often because its disk is full.
     """
     shards = cut_shards(source, shard_bytes)
     count, content = (None, _content_key(source, shards)) if limit is None else _first_documents(source, shards, limit)
     key = [content, *map(file_sha256, (__file__, files.__file__, tables.__file__))]
     key += [version("sentencex"), version("tokenizers")]
     key += [tokenizer_sha256(tokenizer), str(tokenizer.split_special_tokens), source.text_column, source.language]
-    builder = TableBuilder(
-        dataset_name="corpus",
-        config_id=hashlib.sha256("\n".join(key).encode()).hexdigest()[:32],
-        generator=_token_tables,
-        gen_kwargs={"shards": shards, "source": source, "tokenizer": tokenizer, "count": count},
-        columns=ROWS,
-        expected_rows=_expected_documents(shards) if count is None else count,
-    )
     processes = default_workers(shards) if workers is None else min(workers, len(shards))
     processes = processes if limit is None else 1  # the first documents of all, not of each process
-    with _tokenizer_threads(processes == 1):
+    with _told_if_cache_is_full(), _tokenizer_threads(processes == 1):
+        builder = TableBuilder(
+            dataset_name="corpus",
+            config_id=hashlib.sha256("\n".join(key).encode()).hexdigest()[:32],
+            generator=_token_tables,
+            gen_kwargs={"shards": shards, "source": source, "tokenizer": tokenizer, "count": count},
+            columns=ROWS,
+            expected_rows=_expected_documents(shards) if count is None else count,
+        )
         builder.download_and_prepare(num_proc=processes if processes > 1 else None)
     if not builder.info.splits["train"].num_examples:
         raise Refusal(f"{source.name}: no document in it; write some, or leave it out")
     return _drop_duplicates(builder.as_dataset(split="train"))
+
+
+@contextmanager
+def _told_if_cache_is_full() -> Iterator[None]:
+    """Tell in one line that the cache of `datasets` could not be written, which that wraps in an error of its own."""
+    with told_if_unwritten(Path(config.HF_DATASETS_CACHE), "HF_HOME names another place for it"):
+        try:
+            yield
+        except DatasetGenerationError as error:
+            if isinstance(error, Refusal) or error.__cause__ is None:
+                raise
+            raise error.__cause__  # noqa: B904, which is all that there is of an error in another process
 
 
 def default_workers(shards: list[Shard]) -> int:

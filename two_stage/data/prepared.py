@@ -134,6 +134,7 @@ def _write_table(path: Path, name: str, rows: Iterable[Row]) -> int:
     count, is_table = 0, name.endswith(".csv")
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
+        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         for count, row in enumerate(rows, start=1):
             line = json.dumps(row, ensure_ascii=False, default=str)  # a date, say
             if broken_text(line):
@@ -143,7 +144,8 @@ def _write_table(path: Path, name: str, rows: Iterable[Row]) -> int:
             if is_table and count == 1:
                 writer.writerow(row)
             if is_table:
-                writer.writerow(row.values())
+                # before 3.13 a lone carriage return is not quoted by itself, and would end the row
+                (quoting if "\\r" in line else writer).writerow(row.values())
             else:
                 file.write(line + "\n")
     return count

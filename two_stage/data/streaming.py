@@ -110,8 +110,6 @@ class StreamedRows(IterableDataset):
             first = placed[0][0]
             # a document that stands twice in a block, or the next turn's copy, would stand as "another document"
             texts = {text_hash(text): text for _, text in placed}
-            if len(texts) < 2:
-                raise Refusal(f"--stream_lanes {self.lanes}: a lane has fewer than two documents; use fewer lanes")
             key = f"{self.key}/{lane}/{block}"
             rows = self.block_rows(list(texts.values()), key)
             order = grouped_order(rows.lengths, self.lane_share, np.random.default_rng(list(key.encode())))

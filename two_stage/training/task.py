@@ -55,7 +55,6 @@ def check_task(settings: Any, training: FineTuningArguments, flags: tuple[str, .
     if training.push_to_hub and "train" not in split_sources(settings):
         raise Refusal("--push_to_hub: uploads a model that was trained; nothing is trained here")
     chosen_loss(settings.loss, training.label_smoothing_factor, settings.focal_gamma)
-    training.check_optimizer()
 
 
 def trace_task(

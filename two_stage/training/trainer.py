@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, rotate_checkpoints
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from two_stage.checkpointing.checkpoints import (
     UNFINISHED,
     check_space,
     numbered_checkpoints,
     put_in_place,
+    remove_oldest,
     seal,
     told_if_unwritten,
     what_is_wrong,
@@ -75,7 +76,8 @@ class ExactCallback(TrainerCallback):
         """Set the epoch; accelerate's own `set_epoch` does not reach the sampler after a resume in mid-epoch."""
         if self.trainer.is_streaming:
             return  # a stream keeps its own place
-        epoch = int((state.epoch or 0) + 1e-6)
+        # as Trainer counts, and not state.epoch: steps may hold other rows than before, with --resume_anyway
+        epoch = state.global_step // max(len(self.trainer.sampler) // self.trainer.args.rows_a_step, 1)
         self.trainer.sampler.epoch = epoch
         if hasattr(self.trainer.train_dataset, "set_epoch"):
             self.trainer.train_dataset.set_epoch(epoch)
@@ -222,6 +224,7 @@ class ExactTrainer(Trainer):
             all processes; eval_…: see `compute_metrics`.
         """
         scores: dict[str, float] = {}
+        counts_tokens = self.args.include_num_input_tokens_seen == "non_padding"
         if checkpoint and self.is_trained(checkpoint):
             self._load_from_checkpoint(checkpoint)
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
@@ -241,14 +244,15 @@ class ExactTrainer(Trainer):
                 if "positions" not in self.resumed:
                     raise Refusal(f"{checkpoint}: does not say where its stream stood; give another --output_dir")
                 self.stream_positions = self.train_dataset.go_on_from(self.resumed["positions"])
-            say(spoken_groups(parameter_groups(self.model, set(self.get_decay_parameter_names(self.model)), self.args)))
+            say(spoken_groups(self.asked_groups(self.model)))
             told_to_all(self.check_space)
             with STOPS.heeded_at_step_end() if self.args.save_strategy != SaveStrategy.NO else nullcontext():
                 scores = self.train(resume_from_checkpoint=checkpoint).metrics
                 self.stop_if_asked()
             tokens = self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen
-            scores["train_tokens_per_second"] = tokens / max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
-        if self.train_dataset is not None and self.args.include_num_input_tokens_seen == "non_padding":
+            seconds = max(scores["train_runtime"] - self.evaluation_seconds, 1e-9)
+            scores |= {"train_tokens_per_second": tokens / seconds} if counts_tokens else {}
+        if self.train_dataset is not None and counts_tokens:
             scores["train_tokens"] = self.state.num_input_tokens_seen  # of the whole run, also where it was cut off
         if self.eval_dataset is not None:
             last = self.state.log_history[-2] if len(self.state.log_history) > 1 else {}
@@ -266,20 +270,28 @@ class ExactTrainer(Trainer):
         """
         state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
         planned = self.args.max_steps if self.is_streaming else planned_steps(len(self.train_dataset), self.args)
-        if state.global_step < max(state.max_steps, planned):
+        if state.global_step < planned:
             return False
         self.state = state
         self.find_best_checkpoint()
         return True
 
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
-        """Take up what a checkpoint kept; stock Trainer forgets the best checkpoint of a folder that moved."""
+        """Take up what a checkpoint kept; stock Trainer forgets the best checkpoint of a folder that moved.
+
+        When to log, score and save is as this call asks, where stock Trainer would keep to what the run began with.
+        """
         trained = super()._init_training_state(*args)
-        *_, checkpoint, _trial = args
+        max_steps, *_, checkpoint, _trial = args
         if checkpoint:
+            self.state.compute_steps(self.args, max_steps)
             kept = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
             self.state.best_model_checkpoint = kept.best_model_checkpoint
             self.find_best_checkpoint()
+            if self.args.resume_anyway and self.args.metric_for_best_model:  # it may be another score than before
+                name = "eval_" + self.args.metric_for_best_model.removeprefix("eval_")
+                of_best = [entry for entry in self.state.log_history if entry["step"] == self.state.best_global_step]
+                self.state.best_metric = next((entry[name] for entry in of_best if name in entry), None)
         return trained
 
     def _finalize_training(self, *args: Any) -> Any:
@@ -452,11 +464,14 @@ class ExactTrainer(Trainer):
         """AdamW over the encoder's and the head's parameters, each at its own learning rate, under one schedule."""
         if self.optimizer is None:
             model = self.model if model is None else model
-            decayed = set(self.get_decay_parameter_names(model))
-            groups = parameter_groups(model, decayed, self.args)
             optimizer, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            self.optimizer = optimizer(groups, **options)
+            self.optimizer = optimizer(self.asked_groups(model), **options)
         return self.optimizer
+
+    def asked_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The parameters that learn, in groups, each with its rate, also as the one that it began with."""
+        groups = parameter_groups(model, set(self.get_decay_parameter_names(model)), self.args)
+        return [group | {"initial_lr": group["lr"]} for group in groups]
 
     def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
         """Trainer's own estimate, with the parameters counted once instead of at every micro-batch."""
@@ -616,7 +631,7 @@ class ExactTrainer(Trainer):
                 put_in_place(partial, folder)
                 aside.rmdir()
                 best = self.state.best_model_checkpoint
-                rotate_checkpoints(self.args.output_dir, self.args.save_total_limit, best)
+                remove_oldest(Path(self.args.output_dir), self.args.save_total_limit, best)
             self.accelerator.wait_for_everyone()
 
     def keep_resume_state(self) -> None:
@@ -644,14 +659,42 @@ class ExactTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both; where the optimizer was lost, let the learning rate at least go on where it was."""
         with refusing_pickles(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-        # these two count evaluations, of which there may have been none
+            try:
+                super()._load_optimizer_and_scheduler(checkpoint)
+            except ValueError as error:
+                if checkpoint is None or "parameter group" not in str(error):
+                    raise
+                raise other_optimizer(checkpoint) from error
+        # some count evaluations, of which there may have been none
         waits = self.args.lr_scheduler_type in WAITING
         if checkpoint and not waits and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*before `optimizer.step")
                 for _ in range(self.state.global_step):
                     self.lr_scheduler.step()
+        if checkpoint and self.args.resume_anyway:
+            self.take_asked_rates(checkpoint)
+
+    def take_asked_rates(self, checkpoint: str) -> None:
+        """Go on at the rates and the decay of this call, in place of those that the checkpoint kept.
+
+        Raises:
+            Refusal: the checkpoint's optimizer is of another kind.
+        """
+        _, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        asked = self.asked_groups(self.model)
+        assert self.optimizer is not None
+        for group, now in zip(self.optimizer.param_groups, asked, strict=True):
+            if self.optimizer.defaults.keys() - group.keys():
+                raise other_optimizer(checkpoint)
+            group |= {name: options[name] for name in ("betas", "eps") if name in options}
+            group["weight_decay"] = now["weight_decay"]
+            began = group.get("initial_lr", now["lr"])
+            group["lr"] = group["lr"] * now["lr"] / began if began else now["lr"]
+            group["initial_lr"] = now["lr"]
+        if hasattr(self.lr_scheduler, "base_lrs"):  # by which most schedules reckon every step anew
+            self.lr_scheduler.base_lrs = [now["lr"] for now in asked]
+        self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # which is logged
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Load the random states that the checkpoint kept."""
@@ -662,6 +705,12 @@ class ExactTrainer(Trainer):
         """Load the checkpoint's weights."""
         with refusing_pickles(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Warn of tensors that a checkpoint lacks, but for those that it holds under another name or never had."""
+        known = self.model.all_tied_weights_keys.keys() | getattr(self.model, "untrained", set())
+        missing = [name for name in load_result.missing_keys if name not in known]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save weights that are numbers, each once, and no training_args.bin, a pickle; recipe.yaml says the same.
@@ -701,3 +750,11 @@ def refusing_pickles(checkpoint: str | None) -> Iterator[None]:
             f"{checkpoint}: a pickle in it holds more than tensors and numbers, so none of it was run; somebody "
             "changed it: remove the folder, and the same command goes on from an older one"
         ) from error
+
+
+def other_optimizer(checkpoint: str) -> Refusal:
+    """What is said where an optimizer's state is not of the one that is asked for, as may be with --resume_anyway."""
+    return Refusal(
+        f"{checkpoint}: its optimizer is not the one that --optim, --freeze_layers and --layer_decay ask for, and "
+        "cannot go on as that one; give these as they were, or another --output_dir"
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
+from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
@@ -46,7 +47,11 @@ NO_EFFECT = {
     "dataloader_drop_last": False,  # a training step is always full, and every held-out row is scored
     "dataloader_persistent_workers": False,  # they draw from dropout's generator once, others once an epoch
     "dataloader_in_order": True,
+    "save_on_each_node": False,  # machines share the folder, in which the first process alone writes
+    "use_liger_kernel": False,  # has no kernel for BERT
 }
+# Of --accelerator_config what would cut the step, or the rows that are scored, otherwise; at the values to keep
+SETTLED = {"split_batches": False, "dispatch_batches": None, "even_batches": True, "num_steps": None}
 
 
 @dataclass
@@ -94,11 +99,13 @@ class ExactTrainingArguments(TrainingArguments):
         """
         check_range(self, 0, 1, "layer_decay")
         check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
-        check_range(self, 1, math.inf, "gradient_accumulation_steps")
+        check_range(self, 1, math.inf, "gradient_accumulation_steps", "eval_accumulation_steps")
+        check_range(self, 0, 10**6, "num_train_epochs")  # nor infinitely many
         check_range(self, 0, math.inf, "freeze_layers", "max_grad_norm", "warmup_steps", "dataloader_num_workers")
-        check_range(self, 0, 10**9, "num_train_epochs")  # nor inf
         check_range(self, 0, math.inf, "learning_rate", "head_learning_rate", "weight_decay")  # nor nan
         check_range(self, 0, 2**32 - 1, "seed", "data_seed")
+        if self.max_steps == 0:  # Trainer would take one
+            raise Refusal("--max_steps 0: must be at least 1; leave it out to train --num_train_epochs")
         if self.save_strategy == SaveStrategy.BEST:  # by what transformers takes for the other ways to keep the best
             self.metric_for_best_model = vars(self)["metric_for_best_model"] or "loss"
         if self.metric_for_best_model and getattr(self, "greater_is_better", None) is None:
@@ -109,6 +116,9 @@ class ExactTrainingArguments(TrainingArguments):
                 raise Refusal(f"--{name} {getattr(self, name)}: does not go with these scripts; leave it out")
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         launch.check_shared_out(on_gpu)
+        for name in ("fsdp", "deepspeed"):
+            if getattr(self, name):  # which would pass by what is looked at in a launcher's config
+                raise Refusal(f"--{name}: is the launcher's; accelerate launch --config_file, see recipes/accelerate")
         if not on_gpu and (self.bf16 or self.fp16 or self.precision in ("bf16", "fp16")):
             raise Refusal("half precision needs a GPU here; leave precision at auto")
         if self.precision != "auto":
@@ -117,30 +127,37 @@ class ExactTrainingArguments(TrainingArguments):
             self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         self.dataloader_pin_memory &= on_gpu
         super().__post_init__()
-        if self.accelerator_config.split_batches:
-            raise Refusal("--accelerator_config: split_batches would cut the step by processes; leave it out")
+        asked = dict(vars(self.accelerator_config))
+        asked["num_steps"] = (asked["gradient_accumulation_kwargs"] or {}).get("num_steps")
+        for name, stock in SETTLED.items():
+            if asked[name] != stock:
+                raise Refusal(f"--accelerator_config: {name} would cut the step, or the rows to score; leave it out")
         if self.lr_scheduler_type in WAITING:  # for a score to fall, if nobody tells them otherwise
             mode = {"mode": "max" if self.greater_is_better else "min"}
             self.lr_scheduler_kwargs = mode | (vars(self)["lr_scheduler_kwargs"] or {})
+        self.check_made()
         self.settle_reports()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
 
-    def check_optimizer(self) -> None:
-        """Make the optimizer and its schedule for a single number, as the trainer will for a model that is loaded.
+    def check_made(self) -> None:
+        """Make the optimizer, its schedule and the compiler's options, as Trainer will once all is read and loaded.
 
         Raises:
             Refusal: a package is missing, a value is out of range, or an option is missing or there is none such.
         """
+        from accelerate.utils import TorchDynamoPlugin  # takes seconds, and --help must not wait
         from transformers import Trainer, get_scheduler
 
         flag = f"optim {OptimizerNames(self.optim).value}"
         try:
-            optimizer, options = Trainer.get_optimizer_cls_and_kwargs(self)
-            made = optimizer([torch.zeros(1, requires_grad=True)], **options)
+            make, options = Trainer.get_optimizer_cls_and_kwargs(self)
+            optimizer = make([nn.Parameter()], **options)
             flag = f"lr_scheduler_type {self.lr_scheduler_type.value}"
             options = dict(vars(self)["lr_scheduler_kwargs"] or {})
-            get_scheduler(self.lr_scheduler_type, made, 1, 2, scheduler_specific_kwargs=options)
+            get_scheduler(self.lr_scheduler_type, optimizer, 0, 1000, options)
+            flag = f"torch_compile_backend {self.torch_compile_backend}"
+            TorchDynamoPlugin(backend=self.torch_compile_backend, mode=self.torch_compile_mode)
         except (ImportError, TypeError, ValueError) as error:
             hint = "; see --lr_scheduler_kwargs" if flag.startswith("lr") else ""
             raise Refusal(f"--{flag}: {' '.join(str(error).split())}{hint}") from error
