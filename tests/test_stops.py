@@ -20,7 +20,8 @@ from two_stage.checkpointing import runs
 from two_stage.checkpointing.checkpoints import UNFINISHED, what_is_wrong
 from two_stage.command_line.exits import STOP_SIGNALS, STOPS, Stopped
 from two_stage.training import trainer
-from two_stage.training.trainer import ExactCallback, ExactTrainer
+from two_stage.training.resumable import ExactCallback
+from two_stage.training.trainer import ExactTrainer
 
 ACCUMULATED = ("--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2")  # rows a step as in BATCH
 FLAGS = {

@@ -17,7 +17,8 @@ from transformers import BertConfig, BertForPreTraining
 import run_pretraining
 from two_stage.command_line.exits import Refusal
 from two_stage.training.batches import EpochSampler, pad_rows, repeated_rows, row_lengths
-from two_stage.training.trainer import ExactCallback, ExactTrainer
+from two_stage.training.resumable import ExactCallback
+from two_stage.training.trainer import ExactTrainer
 from two_stage.training.training_arguments import ExactTrainingArguments, FineTuningArguments, planned_steps
 
 
