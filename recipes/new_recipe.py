@@ -33,7 +33,7 @@ from two_stage.data.labelled_texts import COLUMNS, label_name
 from two_stage.data.prepared import SPLITS, keep_apart, row_labels, row_text, split_rows, write_files
 from two_stage.data.tables import (
     LABELLED_FORMATS,
-    LARGEST,
+    LARGEST_SCORE,
     PlacedRow,
     Row,
     UsualColumns,
@@ -195,7 +195,7 @@ def labelled_row(row: PlacedRow, text: str, label: str) -> Row:
     name = label_name(column_value(row, label, "label_column")).strip()
     if not name:
         raise Refusal(f"{row[0]}: column {label} is empty; label the row, or take it out")
-    if broken_text(name) or like_a_flag(name) or abs(as_number(name) or 0.0) > LARGEST:
+    if broken_text(name) or like_a_flag(name) or abs(as_number(name) or 0.0) > LARGEST_SCORE:
         shown = name.encode(errors="replace").decode()[:40]
         raise Refusal(f"{row[0]}: label {shown} is no word that a recipe can hold; call it something else, or mend it")
     if name in COLUMNS:  # as run_sentiment.py would refuse it

@@ -26,8 +26,7 @@ Row = dict[str, Any]
 PlacedRow = tuple[str, Row]  # ("train.csv row 12", {"text": ...}); rows are counted from 1, without the header
 
 LABELLED_FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio")
-LARGEST = 3.4e38  # that a float of 32 bits holds
-LARGEST_SCORE = 1e18  # of which it holds the square, as a loss has it, and sums of many
+LARGEST_SCORE = 1e18  # of which a float of 32 bits holds the square, as a loss has it, and sums of many
 LISTS = ("List", "LargeList", "Sequence")  # what `datasets` calls its features of lists, by version
 TAG = re.compile("O|[BIESLU]-.+")
 COMMENT = re.compile("# +(newdoc|newpar|[^ \t=]+ =) [^\t]*")  # as CoNLL-U writes them: `# text = O Canada`
