@@ -32,7 +32,8 @@ from two_stage.checkpointing.checkpoints import (
     write_whole,
 )
 from two_stage.command_line.exits import Failure, Refusal
-from two_stage.training import trainer
+from two_stage.training import resumable
+from two_stage.training.trainer import ExactTrainer
 
 FILES = {"model.safetensors": b"weights" * 9, "trainer_state.json": b"{}", "optimizer.pt": b"means", "a/b": b"below"}
 
@@ -177,14 +178,14 @@ def test_the_oldest_go(tmp_path: Path, limit: int | None, best: int | None, left
 
 def test_a_copy_put_aside_is_left_alone(whole: "Call", monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that rotates its checkpoints leaves a user's copy of one, and keeps its own newest one beside it."""
-    own = trainer.ExactTrainer._save_checkpoint
+    own = ExactTrainer._save_checkpoint
 
-    def copied(self: trainer.ExactTrainer, *args: Any) -> None:
+    def copied(self: ExactTrainer, *args: Any) -> None:
         own(self, *args)
         if self.state.global_step == 3:
             shutil.copytree(self.checkpoint_folder, f"{self.checkpoint_folder}000-mine")
 
-    monkeypatch.setattr(trainer.ExactTrainer, "_save_checkpoint", copied)
+    monkeypatch.setattr(ExactTrainer, "_save_checkpoint", copied)
     whole("copied")
     kept = {path.name for path in (whole.folder / "copied").glob("checkpoint-*")}
     assert kept == {"checkpoint-12", "checkpoint-3000-mine"}
@@ -341,7 +342,7 @@ def half_the_manifest(own: Any, folder: Path) -> None:
 
 
 STAGES: dict[str, Stage] = {
-    "half the weights": killed(trainer.ExactTrainer, "_save", leaves=half_the_weights),
+    "half the weights": killed(ExactTrainer, "_save", leaves=half_the_weights),
     "before the optimizer": killed(Trainer, "_save_optimizer_and_scheduler"),
     "half the optimizer": killed(
         torch, "save", lambda state, path: str(path).endswith("optimizer.pt"), half_the_optimizer
@@ -350,11 +351,11 @@ STAGES: dict[str, Stage] = {
     "before the random state": killed(Trainer, "_save_rng_state"),
     "before the trainer's state": killed(TrainerState, "save_to_json"),
     "half the trainer's state": killed(TrainerState, "save_to_json", leaves=half_the_state),
-    "before the manifest": killed(trainer, "seal"),
-    "half the manifest": killed(trainer, "seal", leaves=half_the_manifest),
-    "before it has its name": killed(trainer, "put_in_place"),
+    "before the manifest": killed(resumable, "seal"),
+    "half the manifest": killed(resumable, "seal", leaves=half_the_manifest),
+    "before it has its name": killed(resumable, "put_in_place"),
     "half the files on the disk": killed(checkpoints, "sync"),
-    "before older ones go": killed(trainer, "remove_oldest"),
+    "before older ones go": killed(resumable, "remove_oldest"),
 }
 QUICK = {"half the optimizer", "before older ones go"}
 
@@ -376,15 +377,15 @@ def whole(
 def test_killed_while_it_saves(whole: Call, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command goes on from the last good checkpoint, with no hand, and ends in the same numbers."""
     name = stage.replace(" ", "-")
-    made: list[trainer.ExactTrainer] = []
+    made: list[ExactTrainer] = []
 
-    def noted(self: trainer.ExactTrainer, *args: Any) -> None:
+    def noted(self: ExactTrainer, *args: Any) -> None:
         made[:] = [self]
         own(self, *args)
 
-    own = trainer.ExactTrainer._save_checkpoint
+    own = ExactTrainer._save_checkpoint
     with pytest.MonkeyPatch.context() as patch, pytest.raises(CutOff):  # noqa: PT012
-        patch.setattr(trainer.ExactTrainer, "_save_checkpoint", noted)
+        patch.setattr(ExactTrainer, "_save_checkpoint", noted)
         STAGES[stage](patch, lambda: bool(made) and made[0].state.global_step == 9)
         whole(name)
     run = whole.folder / name

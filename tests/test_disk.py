@@ -17,7 +17,8 @@ from two_stage.checkpointing.checkpoints import what_is_wrong
 from two_stage.checkpointing.locks import HELD, unlock_folder
 from two_stage.command_line.exits import Failure, Refusal
 from two_stage.results import report
-from two_stage.training import trainer
+from two_stage.training import resumable
+from two_stage.training.trainer import ExactTrainer
 
 MEGABYTE = 2**20
 SAVES = [*BATCH, "--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "epoch"]
@@ -79,10 +80,10 @@ def small(disk: SmallDisk, dropout_folder: Path, data_folder: Path) -> Call:  # 
 
 # what is about to be written when the disk becomes full, and the bytes that are left: of the second file, half fits
 STAGES: dict[str, tuple[Any, str, int]] = {
-    "model": (trainer.ExactTrainer, "_save", 20_000),
+    "model": (ExactTrainer, "_save", 20_000),
     "optimizer": (Trainer, "_save_optimizer_and_scheduler", 100_000),
     "state": (TrainerState, "save_to_json", 0),
-    "manifest": (trainer, "seal", 0),
+    "manifest": (resumable, "seal", 0),
 }
 
 

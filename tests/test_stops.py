@@ -19,7 +19,7 @@ from tests.test_resume import BATCH, Call, dropout_folder, history, scores_of  #
 from two_stage.checkpointing import runs
 from two_stage.checkpointing.checkpoints import UNFINISHED, what_is_wrong
 from two_stage.command_line.exits import STOP_SIGNALS, STOPS, Stopped
-from two_stage.training import trainer
+from two_stage.training import resumable
 from two_stage.training.resumable import ExactCallback
 from two_stage.training.trainer import ExactTrainer
 
@@ -109,9 +109,9 @@ POINTS = {
     "an evaluation amid an epoch": Point(ExactTrainer, "prediction_step", 4, 3, "pretraining"),
     "the last evaluation": Point(ExactTrainer, "prediction_step", 5, 6),
     "the weights are saved": Point(Trainer, "_save_optimizer_and_scheduler", 1, 3),
-    "a checkpoint is sealed": Point(trainer, "seal", 1, 3, "ner", is_behind=True),
-    "a checkpoint gets its name": Point(trainer, "put_in_place", 1, 3, "pretraining", signal.SIGINT),
-    "the last checkpoint is saved": Point(trainer, "seal", 2, 6),
+    "a checkpoint is sealed": Point(resumable, "seal", 1, 3, "ner", is_behind=True),
+    "a checkpoint gets its name": Point(resumable, "put_in_place", 1, 3, "pretraining", signal.SIGINT),
+    "the last checkpoint is saved": Point(resumable, "seal", 2, 6),
     "training ends": Point(Trainer, "_finalize_training", 1, 6),
     "all is scored": Point(ExactTrainer, "prediction_step", 8, 6, is_at_once=True),
     "scores are put together": Point(run_ner, "score_splits", 1, 6, "ner", signal.SIGINT, False, True),
