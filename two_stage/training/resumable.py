@@ -315,18 +315,21 @@ class ResumableTrainer(Trainer):
         """
         _, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         asked = self.asked_groups(self.model)
-        assert self.optimizer is not None
-        for group, now in zip(self.optimizer.param_groups, asked, strict=True):
-            if self.optimizer.defaults.keys() - group.keys():
+        own: Any = self.optimizer
+        while hasattr(own, "optimizer"):  # of accelerate's wrapper, and of DeepSpeed's within, which has no defaults
+            own = own.optimizer
+        for group, now in zip(own.param_groups, asked, strict=True):
+            if own.defaults.keys() - group.keys():
                 raise other_optimizer(checkpoint)
             group |= {name: options[name] for name in ("betas", "eps") if name in options}
             group["weight_decay"] = now["weight_decay"]
             began = group.get("initial_lr", now["lr"])
-            group["lr"] = group["lr"] * now["lr"] / began if began else now["lr"]
+            # a rate that did not change stays to the bit
+            group["lr"] = group["lr"] * (now["lr"] / began) if began else now["lr"]
             group["initial_lr"] = now["lr"]
         if hasattr(self.lr_scheduler, "base_lrs"):  # by which most schedules reckon every step anew
             self.lr_scheduler.base_lrs = [now["lr"] for now in asked]
-        self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # which is logged
+        self.lr_scheduler._last_lr = [group["lr"] for group in own.param_groups]  # which is logged
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Load the random states that the checkpoint kept."""
