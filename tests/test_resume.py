@@ -257,9 +257,10 @@ def test_a_rate_that_was_lowered_is_gone_on_at(call: Callable[..., Call], name: 
     assert np.allclose(groups[0], groups[1], rtol=1e-6)
 
 
-def test_a_rate_that_is_the_same_stays_to_the_bit(call: Callable[..., Call]) -> None:
+@pytest.mark.parametrize("flags", [(), ("--optim", "adafactor")], ids=["torch's", "another's"])
+def test_a_rate_that_is_the_same_stays_to_the_bit(call: Callable[..., Call], flags: tuple[str, ...]) -> None:
     """Gone on with by --resume_anyway though nothing is other than before, a run ends as if it had not been cut off."""
-    made = call("sentiment", *ANYWAY)
+    made = call("sentiment", *ANYWAY, *flags)
     made("whole")
     made.cut("cut", 8)  # from step 6, whose rate of 2e-5 times its share is another once it was divided by 2e-5
     made("cut")

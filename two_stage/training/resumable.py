@@ -319,7 +319,7 @@ class ResumableTrainer(Trainer):
         while hasattr(own, "optimizer"):  # of accelerate's wrapper, and of DeepSpeed's within, which has no defaults
             own = own.optimizer
         for group, now in zip(own.param_groups, asked, strict=True):
-            if own.defaults.keys() - group.keys():
+            if own.defaults.keys() - group.keys() - {"differentiable"}:  # which torch adds to the defaults as it loads
                 raise other_optimizer(checkpoint)
             group |= {name: options[name] for name in ("betas", "eps") if name in options}
             group["weight_decay"] = now["weight_decay"]
