@@ -306,6 +306,14 @@ def test_another_optimizer_is_not_gone_on_with(call: Callable[..., Call], flags:
         made("cut", *flags)
 
 
+def test_a_schedule_by_scores_is_not_gone_on_with_by_steps(call: Callable[..., Call]) -> None:
+    """In one line: it kept no shares of the rate, and was a traceback."""
+    made = call("sentiment", *ANYWAY)
+    made.cut("cut", 5, "--lr_scheduler_type", "reduce_lr_on_plateau")
+    with pytest.raises(Refusal, match=r"checkpoint-3: its schedule goes by scores.* --lr_scheduler_type"):
+        made("cut", "--lr_scheduler_type", "linear")
+
+
 def test_a_run_of_other_steps_goes_on_in_the_epoch_that_is_counted(call: Callable[..., Call]) -> None:
     """Half an epoch of six steps is a whole one of three: the next rows are those of the second."""
     seen: list[int] = []

@@ -297,6 +297,13 @@ class ResumableTrainer(Trainer):
                 if checkpoint is None or "parameter group" not in str(error):
                     raise
                 raise other_optimizer(checkpoint) from error
+            except KeyError as error:
+                if error.args != ("lr_lambdas",):  # which schedules that go by steps keep, and WAITING ones do not
+                    raise
+                raise Refusal(
+                    f"{checkpoint}: its schedule goes by scores, and cannot go on by steps; give --lr_scheduler_type "
+                    "as it was, or another --output_dir"
+                ) from error
         # some count evaluations, of which there may have been none
         waits = self.args.lr_scheduler_type in WAITING
         if checkpoint and not waits and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
