@@ -38,7 +38,7 @@ from two_stage.training.training_arguments import WAITING, ExactTrainingArgument
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
 
 
-class ExactCallback(TrainerCallback):
+class ResumableCallback(TrainerCallback):
     """Tells the sampler which epoch begins, saves what a resume needs when it is due, and heeds a stop."""
 
     def __init__(self, trainer: "ResumableTrainer") -> None:
@@ -131,8 +131,8 @@ class ResumableTrainer(Trainer):
     def __init__(self, args: ExactTrainingArguments, **kwargs: Any) -> None:
         """Make it, of what Trainer takes."""
         super().__init__(args=args, **kwargs)
-        self.exact_callback = ExactCallback(self)
-        self.add_callback(self.exact_callback)
+        self.own_callback = ResumableCallback(self)
+        self.add_callback(self.own_callback)
         self.resume_state = ResumeState()
         self.add_callback(self.resume_state)
         self.resumed: dict[str, Any] = {}  # a checkpoint's ResumeState
@@ -355,7 +355,7 @@ class ResumableTrainer(Trainer):
         """
         is_best = super()._determine_best_metric(*args, **kwargs)
         self.control.should_save |= (
-            is_best and self.args.load_best_model_at_end and not self.exact_callback.saves_behind_epoch
+            is_best and self.args.load_best_model_at_end and not self.own_callback.saves_behind_epoch
         )
         return is_best or self.is_asked_to_stop
 
