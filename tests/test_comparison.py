@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -702,6 +703,17 @@ def test_a_folder_that_is_no_first_phase_any_more_costs_nothing(spoiled: dict[st
     """It was made anew since, or by another script."""
     arm = ONE._replace(stages=(phases(tmp_path, **spoiled) / "second",))
     assert stage_cost(arm, str(tmp_path / "base")) == {"tokens": 100_000, "steps": 100, "minutes": 100}
+
+
+def test_a_cost_of_which_a_part_is_not_known_is_not_told(tmp_path: Path) -> None:
+    """A model that a second phase kept on its way says nothing of its steps; those of the first alone are no sum."""
+    kept = phases(tmp_path) / "second" / "kept"
+    kept.mkdir()
+    shutil.copy(tmp_path / "second" / "lineage.json", kept)
+    assert stage_cost(ONE._replace(stages=(kept,)), str(tmp_path / "base")) is None
+    (tmp_path / "second" / "all_results.json").write_text(json.dumps({"train_tokens": 100_000}), encoding="utf-8")
+    arm = ONE._replace(stages=(tmp_path / "second",))
+    assert stage_cost(arm, str(tmp_path / "base")) == {"tokens": 500_000, "steps": 500}
 
 
 def test_scores_before_and_after_stage_one(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def marks(folder: Path, kind: str) -> list[str]:
 def sharded(
     request: pytest.FixtureRequest, tiny_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with `alone`, a run of one process; `shared`, of two; and `again`, gone on with by two.
+    """A folder with `alone`, a run of one process; `shared`, of two; and `again`, gone on with by two, come what may.
 
     And of stage one `heads` by two, whose new heads learn first, and `heads-alone`.
     """
@@ -99,7 +99,7 @@ def sharded(
     run_sentiment.main(call("alone", 16))
     run_pretraining.main(heads("heads-alone", 16))
     calls = {"sentiment-shared": call("shared", 8), "halve-shared": [str(folder / "shared"), str(folder / "again")]}
-    calls |= {"sentiment-again": call("again", 8), "pretraining-heads": heads("heads", 8)}
+    calls |= {"sentiment-again": [*call("again", 8), "--resume_anyway"], "pretraining-heads": heads("heads", 8)}
     end(start([*ACCELERATE, str(CONFIGS / f"{request.param}.yaml")], folder, calls, DS_ACCELERATOR="cpu"))
     assert marks(folder, "world") == ["world_2_rank_0", "world_2_rank_1"]
     return folder

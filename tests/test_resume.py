@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers.trainer
+from accelerate.optimizer import AcceleratedOptimizer
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
@@ -256,6 +257,26 @@ def test_a_rate_that_was_lowered_is_gone_on_at(call: Callable[..., Call], name: 
     assert np.allclose(groups[0], groups[1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("flags", [(), ("--optim", "adafactor")], ids=["torch's", "another's"])
+def test_a_rate_that_is_the_same_stays_to_the_bit(call: Callable[..., Call], flags: tuple[str, ...]) -> None:
+    """Gone on with by --resume_anyway though nothing is other than before, a run ends as if it had not been cut off."""
+    made = call("sentiment", *ANYWAY, *flags)
+    made("whole")
+    made.cut("cut", 8)  # from step 6, whose rate of 2e-5 times its share is another once it was divided by 2e-5
+    made("cut")
+    made.same_end("cut")
+
+
+def test_an_optimizer_is_found_within_what_wraps_it(call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed's own wrapper has groups of parameters, and no `defaults` for accelerate's to pass on."""
+    monkeypatch.delattr(AcceleratedOptimizer, "defaults")
+    made = call("sentiment", *ANYWAY)
+    made.cut("cut", 5)
+    made("cut", "--learning_rate", "1e-5")
+    rates = {entry["step"]: entry["learning_rate"] for entry in history(made.folder / "cut") if "grad_norm" in entry}
+    assert max(rate for step, rate in rates.items() if step > 3) < 1e-5 < rates[3]
+
+
 def test_what_is_saved_and_logged_is_what_is_asked_for_now(call: Callable[..., Call]) -> None:
     """The run's state, which says when, gives way to the flags."""
     made = call("sentiment", *ANYWAY, "--save_total_limit", "9")
@@ -283,6 +304,14 @@ def test_another_optimizer_is_not_gone_on_with(call: Callable[..., Call], flags:
     made.cut("cut", 5)
     with pytest.raises(Refusal, match=r"checkpoint-3: its optimizer is not the one that --optim"):
         made("cut", *flags)
+
+
+def test_a_schedule_by_scores_is_not_gone_on_with_by_steps(call: Callable[..., Call]) -> None:
+    """In one line: it kept no shares of the rate, and was a traceback."""
+    made = call("sentiment", *ANYWAY)
+    made.cut("cut", 5, "--lr_scheduler_type", "reduce_lr_on_plateau")
+    with pytest.raises(Refusal, match=r"checkpoint-3: its schedule goes by scores.* --lr_scheduler_type"):
+        made("cut", "--lr_scheduler_type", "linear")
 
 
 def test_a_run_of_other_steps_goes_on_in_the_epoch_that_is_counted(call: Callable[..., Call]) -> None:
@@ -321,15 +350,19 @@ def test_nobody_is_alarmed_of_what_a_checkpoint_need_not_have(
     assert [text for text in warned if "keys" in text] == []
 
 
-def test_a_run_that_is_behind_its_end_takes_no_step(call: Callable[..., Call]) -> None:
+@pytest.mark.parametrize(("last", "flags"), [(9, ()), (3, ("--logging_steps", "50"))], ids=["logged", "no log yet"])
+def test_a_run_that_is_behind_its_end_takes_no_step(
+    call: Callable[..., Call], last: int, flags: tuple[str, ...]
+) -> None:
     """Where fewer steps are asked for than were taken, the last checkpoint is the model."""
-    made = call("sentiment", *ANYWAY)
-    made.cut("cut", 11)
+    made = call("sentiment", *ANYWAY, *flags)
+    made.cut("cut", last + 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ExactTrainer, "training_step", None)  # nothing is trained
-        made("cut", "--max_steps", "8")
+        scores = made("cut", "--max_steps", str(last - 1))
+    assert scores["eval_loss"] > 0
     cut = made.folder / "cut"
-    assert file_sha256(cut / "model.safetensors") == file_sha256(cut / "checkpoint-9" / "model.safetensors")
+    assert file_sha256(cut / "model.safetensors") == file_sha256(cut / f"checkpoint-{last}" / "model.safetensors")
 
 
 def test_another_score_finds_its_own_best(call: Callable[..., Call]) -> None:

@@ -20,7 +20,7 @@ from two_stage.checkpointing import runs
 from two_stage.checkpointing.checkpoints import UNFINISHED, what_is_wrong
 from two_stage.command_line.exits import STOP_SIGNALS, STOPS, Stopped
 from two_stage.training import resumable
-from two_stage.training.resumable import ExactCallback
+from two_stage.training.resumable import ResumableCallback
 from two_stage.training.trainer import ExactTrainer
 
 ACCUMULATED = ("--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2")  # rows a step as in BATCH
@@ -101,9 +101,9 @@ POINTS = {
     "backward": Point(Accelerator, "backward", 4, 2, "pretraining"),
     "within the optimizer's step": Point(adam, "adam", 6, 2, "ner"),
     "behind the optimizer's step": Point(adam, "adam", 6, 2, "sentiment", signal.SIGINT, True),
-    "between steps": Point(ExactCallback, "on_step_end", 1, 2, is_behind=True),
+    "between steps": Point(ResumableCallback, "on_step_end", 1, 2, is_behind=True),
     "last step of an epoch": Point(run_sentiment.SentimentTrainer, "compute_loss", 6, 3),
-    "behind the last step of an epoch": Point(ExactCallback, "on_step_end", 3, 3, is_behind=True),
+    "behind the last step of an epoch": Point(ResumableCallback, "on_step_end", 3, 3, is_behind=True),
     "last step": Point(run_ner.NerTrainer, "compute_loss", 12, 6, "ner"),
     "an evaluation": Point(ExactTrainer, "prediction_step", 2, 3, "ner", signal.SIGINT),
     "an evaluation amid an epoch": Point(ExactTrainer, "prediction_step", 4, 3, "pretraining"),

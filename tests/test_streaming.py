@@ -231,7 +231,7 @@ def test_a_lane_without_documents_is_refused(files: tuple[str, ...], tmp_path: P
     """It would look for one for ever."""
     (tmp_path / "blank.txt").write_text("\n \n\n")
     rows = StreamedRows(CorpusSource((files[0], str(tmp_path / "blank.txt"))), BlockRows, "key", 6, 2, 1, 2, 4)
-    with pytest.raises(Refusal, match="lane 1 of 2 has no document to train on"):
+    with pytest.raises(Refusal, match="lane 1 of 2 has no document to train on; use fewer --stream_lanes"):
         next(iter(rows))
 
 
@@ -244,7 +244,7 @@ def test_a_process_goes_on_with_its_own_lanes_alone(files: tuple[str, ...]) -> N
 def test_a_lane_of_held_out_documents_is_refused(files: tuple[str, ...]) -> None:
     """It too would look for a document for ever."""
     texts = [[f"file 0 document {i} a", f"file 0 document {i} b b"] for i in range(9)]
-    with pytest.raises(Refusal, match="no document to train on"):
+    with pytest.raises(Refusal, match="no document to train on; give some that are not held out"):
         next(iter(stream(files[:1], lanes=1, held_out=frozenset(map(text_hash, texts)))))
 
 

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForPreTraining
 import run_pretraining
 from two_stage.command_line.exits import Refusal
 from two_stage.training.batches import EpochSampler, pad_rows, repeated_rows, row_lengths
-from two_stage.training.resumable import ExactCallback
+from two_stage.training.resumable import ResumableCallback
 from two_stage.training.trainer import ExactTrainer
 from two_stage.training.training_arguments import ExactTrainingArguments, FineTuningArguments, planned_steps
 
@@ -63,7 +63,7 @@ def test_each_process_draws_its_own_dropout() -> None:
     draws = []
     for rank in range(3):
         torch.manual_seed(42)
-        ExactCallback(trainer).on_train_begin(SimpleNamespace(process_index=rank, seed=42), None, None)
+        ResumableCallback(trainer).on_train_begin(SimpleNamespace(process_index=rank, seed=42), None, None)
         draws.append(tuple(torch.rand(8).tolist()))
     torch.manual_seed(42)
     assert draws[0] == tuple(torch.rand(8).tolist())

@@ -404,13 +404,16 @@ def earlier_stages(folder: Path, base: str) -> Iterator[Path]:
 
 
 def stage_cost(arm: Arm, base: str) -> dict[str, float] | None:
-    """Tokens, minutes and steps of all of stage one that went into an arm; None where it is not known.
+    """Tokens, minutes and steps of all of stage one that went into an arm, each where every folder of it tells it.
 
     Args:
         arm: of a dose its share of the last stage counts.
         base: the checkpoint that the base starts from.
+
+    Returns:
+        None where nothing is known, as of a model that stage one kept on its way.
     """
-    total: dict[str, float] = {}
+    figures: dict[str, list[float | None]] = {}
     shares = {os.path.realpath(folder): (arm.dose or 100) / 100 for folder in arm.stages}
     for folder in arm.stages:
         shares = dict.fromkeys(map(os.path.realpath, earlier_stages(folder, base)), 1.0) | shares
@@ -423,9 +426,9 @@ def stage_cost(arm: Arm, base: str) -> dict[str, float] | None:
         seconds = max(results.get("total_runtime", 0), tokens / rate if tokens and rate else 0)
         found["minutes"] = seconds / 60 if seconds else None
         for name, value in found.items():
-            if value is not None:
-                total[name] = total.get(name, 0) + value * share
-    return total or None
+            figures.setdefault(name, []).append(None if value is None else value * share)
+    known = {name: [value for value in values if value is not None] for name, values in figures.items()}
+    return {name: sum(values) for name, values in known.items() if len(values) == len(shares)} or None
 
 
 def stage_scores(arm: Arm) -> dict[str, float] | None:

@@ -132,6 +132,5 @@ class StreamedRows(IterableDataset):
                         found = True
                         yield (turn, place, number), document
             if not found:
-                raise Refusal(
-                    f"{self.source.name}: lane {lane} of {self.lanes} has no document to train on; use fewer lanes"
-                )
+                mend = "use fewer --stream_lanes" if self.lanes > 1 else "give some that are not held out"
+                raise Refusal(f"{self.source.name}: lane {lane} of {self.lanes} has no document to train on; {mend}")

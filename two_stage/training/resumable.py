@@ -38,7 +38,7 @@ from two_stage.training.training_arguments import WAITING, ExactTrainingArgument
 STOP_BY_OTHERS = 15  # SIGTERM: what another process of the job was asked by
 
 
-class ExactCallback(TrainerCallback):
+class ResumableCallback(TrainerCallback):
     """Tells the sampler which epoch begins, saves what a resume needs when it is due, and heeds a stop."""
 
     def __init__(self, trainer: "ResumableTrainer") -> None:
@@ -131,8 +131,8 @@ class ResumableTrainer(Trainer):
     def __init__(self, args: ExactTrainingArguments, **kwargs: Any) -> None:
         """Make it, of what Trainer takes."""
         super().__init__(args=args, **kwargs)
-        self.exact_callback = ExactCallback(self)
-        self.add_callback(self.exact_callback)
+        self.own_callback = ResumableCallback(self)
+        self.add_callback(self.own_callback)
         self.resume_state = ResumeState()
         self.add_callback(self.resume_state)
         self.resumed: dict[str, Any] = {}  # a checkpoint's ResumeState
@@ -297,6 +297,13 @@ class ResumableTrainer(Trainer):
                 if checkpoint is None or "parameter group" not in str(error):
                     raise
                 raise other_optimizer(checkpoint) from error
+            except KeyError as error:
+                if error.args != ("lr_lambdas",):  # which schedules that go by steps keep, and WAITING ones do not
+                    raise
+                raise Refusal(
+                    f"{checkpoint}: its schedule goes by scores, and cannot go on by steps; give --lr_scheduler_type "
+                    "as it was, or another --output_dir"
+                ) from error
         # some count evaluations, of which there may have been none
         waits = self.args.lr_scheduler_type in WAITING
         if checkpoint and not waits and self.lr_scheduler.last_epoch == 0 and self.state.global_step:
@@ -315,18 +322,21 @@ class ResumableTrainer(Trainer):
         """
         _, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         asked = self.asked_groups(self.model)
-        assert self.optimizer is not None
-        for group, now in zip(self.optimizer.param_groups, asked, strict=True):
-            if self.optimizer.defaults.keys() - group.keys():
+        own: Any = self.optimizer
+        while hasattr(own, "optimizer"):  # of accelerate's wrapper, and of DeepSpeed's within, which has no defaults
+            own = own.optimizer
+        for group, now in zip(own.param_groups, asked, strict=True):
+            if own.defaults.keys() - group.keys() - {"differentiable"}:  # which torch adds to the defaults as it loads
                 raise other_optimizer(checkpoint)
             group |= {name: options[name] for name in ("betas", "eps") if name in options}
             group["weight_decay"] = now["weight_decay"]
             began = group.get("initial_lr", now["lr"])
-            group["lr"] = group["lr"] * now["lr"] / began if began else now["lr"]
+            # a rate that did not change stays to the bit
+            group["lr"] = group["lr"] * (now["lr"] / began) if began else now["lr"]
             group["initial_lr"] = now["lr"]
         if hasattr(self.lr_scheduler, "base_lrs"):  # by which most schedules reckon every step anew
             self.lr_scheduler.base_lrs = [now["lr"] for now in asked]
-        self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # which is logged
+        self.lr_scheduler._last_lr = [group["lr"] for group in own.param_groups]  # which is logged
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Load the random states that the checkpoint kept."""
@@ -345,7 +355,7 @@ class ResumableTrainer(Trainer):
         """
         is_best = super()._determine_best_metric(*args, **kwargs)
         self.control.should_save |= (
-            is_best and self.args.load_best_model_at_end and not self.exact_callback.saves_behind_epoch
+            is_best and self.args.load_best_model_at_end and not self.own_callback.saves_behind_epoch
         )
         return is_best or self.is_asked_to_stop
 

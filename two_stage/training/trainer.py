@@ -116,7 +116,8 @@ class ExactTrainer(ResumableTrainer):
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
                 self._load_best_model()
             is_last = not self.args.load_best_model_at_end  # whose scores are the last in the log
-            if is_last and self.eval_dataset is not None and "eval_loss" in self.state.log_history[-1]:
+            of_last = self.state.log_history[-1:]  # none of a run that was cut off before its first log
+            if is_last and self.eval_dataset is not None and any("eval_loss" in entry for entry in of_last):
                 self.state.log_history.pop()
                 self.evaluate()  # whose rows' results are not in the log
             if losses := ResumeState.of(checkpoint).get("losses"):

@@ -97,15 +97,7 @@ class ExactTrainingArguments(TrainingArguments):
                 FSDP without a GPU; a field of TrainingArguments that would do nothing here; a tracker that is not
                 installed; a Hub that cannot be written to.
         """
-        check_range(self, 0, 1, "layer_decay")
-        check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
-        check_range(self, 1, math.inf, "gradient_accumulation_steps", "eval_accumulation_steps")
-        check_range(self, 0, 10**6, "num_train_epochs")  # nor infinitely many
-        check_range(self, 0, math.inf, "freeze_layers", "max_grad_norm", "warmup_steps", "dataloader_num_workers")
-        check_range(self, 0, math.inf, "learning_rate", "head_learning_rate", "weight_decay")  # nor nan
-        check_range(self, 0, 2**32 - 1, "seed", "data_seed")
-        if self.max_steps == 0:  # Trainer would take one
-            raise Refusal("--max_steps 0: must be at least 1; leave it out to train --num_train_epochs")
+        self.check_numbers()
         if self.save_strategy == SaveStrategy.BEST:  # by what transformers takes for the other ways to keep the best
             self.metric_for_best_model = vars(self)["metric_for_best_model"] or "loss"
         if self.metric_for_best_model and getattr(self, "greater_is_better", None) is None:
@@ -127,11 +119,7 @@ class ExactTrainingArguments(TrainingArguments):
             self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         self.dataloader_pin_memory &= on_gpu
         super().__post_init__()
-        asked = dict(vars(self.accelerator_config))
-        asked["num_steps"] = (asked["gradient_accumulation_kwargs"] or {}).get("num_steps")
-        for name, stock in SETTLED.items():
-            if asked[name] != stock:
-                raise Refusal(f"--accelerator_config: {name} would cut the step, or the rows to score; leave it out")
+        self.check_accelerator()
         if self.lr_scheduler_type in WAITING:  # for a score to fall, if nobody tells them otherwise
             mode = {"mode": "max" if self.greater_is_better else "min"}
             self.lr_scheduler_kwargs = mode | (vars(self)["lr_scheduler_kwargs"] or {})
@@ -139,6 +127,26 @@ class ExactTrainingArguments(TrainingArguments):
         self.settle_reports()
         # One process drives one GPU: torch's DataParallel, which Trainer would fall into, has no exact counts.
         self._n_gpu = min(self.n_gpu, 1)
+
+    def check_numbers(self) -> None:
+        """Refuse numbers that are out of range, before transformers reckons with them."""
+        check_range(self, 0, 1, "layer_decay")
+        check_range(self, 1, math.inf, "per_device_train_batch_size", "per_device_eval_batch_size")
+        check_range(self, 1, math.inf, "gradient_accumulation_steps", "eval_accumulation_steps")
+        check_range(self, 0, 10**6, "num_train_epochs")  # nor infinitely many
+        check_range(self, 0, math.inf, "freeze_layers", "max_grad_norm", "warmup_steps", "dataloader_num_workers")
+        check_range(self, 0, math.inf, "learning_rate", "head_learning_rate", "weight_decay")  # nor nan
+        check_range(self, 0, 2**32 - 1, "seed", "data_seed")
+        if self.max_steps == 0:  # Trainer would take one
+            raise Refusal("--max_steps 0: must be at least 1; leave it out to train --num_train_epochs")
+
+    def check_accelerator(self) -> None:
+        """Refuse an --accelerator_config that has a step, or the rows to score, cut otherwise than here."""
+        asked = dict(vars(self.accelerator_config))
+        asked["num_steps"] = (asked["gradient_accumulation_kwargs"] or {}).get("num_steps")
+        for name, stock in SETTLED.items():
+            if asked[name] != stock:
+                raise Refusal(f"--accelerator_config: {name} would cut the step, or the rows to score; leave it out")
 
     def check_made(self) -> None:
         """Make the optimizer, its schedule and the compiler's options, as Trainer will once all is read and loaded.
