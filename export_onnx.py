@@ -9,53 +9,10 @@ model_int8.onnx, the config and the tokenizer, and export.json with the figures.
 than 1e-5 of the greatest from the model's is not left there, nor an int8 one that answers too often otherwise.
 """
 
-import json
-import logging
-import math
-import os
-import shutil
-import time
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from importlib.util import find_spec
-from itertools import islice
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from transformers import BertForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
-
-from run_sentiment import SentimentModel  # the one import between scripts: its heads are classes that no library has
-from two_stage.checkpointing.checkpoints import put_in_place, spoken_bytes, told_if_unwritten, write_whole
-from two_stage.checkpointing.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
 from two_stage.command_line.exits import Failure, Refusal, run_script, say
-from two_stage.command_line.recipe import check_range, parse_settings
-from two_stage.data.files import check_files
-from two_stage.data.labelled_texts import SENTIMENT_MODELS
-from two_stage.data.tables import UsualColumns, read_rows, tagged_text, text_value
-from two_stage.data.tagged_sentences import ENTITY_MODELS
-
-MODELS: dict[str, type[PreTrainedModel]] = dict.fromkeys(SENTIMENT_MODELS, SentimentModel)
-MODELS |= dict.fromkeys(ENTITY_MODELS, BertForTokenClassification)
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio", "txt")
-PREDICTIONS = ("predictions.csv", "predictions.jsonl")  # of the run itself: texts to compare on
-INT8 = "model_int8.onnx"  # left only where it answers as the model does
-MOST_TEXTS, BATCH = 2000, 16  # compared on, and at once
-MOST_DIFFERENCE = 1e-5  # between logits, as a share of the greatest where that is over 1: floats have 7 digits
-SAME_SCORE = 0.01  # by how much a score may differ and still be the same answer, as a share of it where it is over 1
-FEW_ANSWERS = 100  # of which one that differs is a per cent
-MADE_UP = (
-    "Profit rose .",
-    "Orders at Marlow Shipping may edge up if demand holds in Oslo , its chief said on Monday .",
-    "The company cut its outlook for the second time this year , and the shares fell 12 % .",
-    "Nothing changed .",
-    "Analysts expect weaker margins , although cash flow improved and debt is lower than a year ago .",
-)
+from two_stage.command_line.recipe import check_range, help_if_asked, parse_settings
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
@@ -80,6 +37,55 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
         check_range(self, 0, 1, "least_agreement")
+
+
+if __name__ == "__main__":
+    help_if_asked(__doc__, Settings)  # before the imports below, which take seconds
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import BertForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from run_sentiment import SentimentModel  # the one import between scripts: its heads are classes that no library has
+from two_stage.checkpointing.checkpoints import put_in_place, spoken_bytes, told_if_unwritten, write_whole
+from two_stage.checkpointing.handoff import Checkpoint, load_model, open_checkpoint, settled_reading
+from two_stage.data.files import check_files
+from two_stage.data.labelled_texts import SENTIMENT_MODELS
+from two_stage.data.tables import UsualColumns, read_rows, tagged_text, text_value
+from two_stage.data.tagged_sentences import ENTITY_MODELS
+
+MODELS: dict[str, type[PreTrainedModel]] = dict.fromkeys(SENTIMENT_MODELS, SentimentModel)
+MODELS |= dict.fromkeys(ENTITY_MODELS, BertForTokenClassification)
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+FORMATS = ("csv", "tsv", "jsonl", "parquet", "conll", "bio", "txt")
+PREDICTIONS = ("predictions.csv", "predictions.jsonl")  # of the run itself: texts to compare on
+INT8 = "model_int8.onnx"  # left only where it answers as the model does
+MOST_TEXTS, BATCH = 2000, 16  # compared on, and at once
+MOST_DIFFERENCE = 1e-5  # between logits, as a share of the greatest where that is over 1: floats have 7 digits
+SAME_SCORE = 0.01  # by how much a score may differ and still be the same answer, as a share of it where it is over 1
+FEW_ANSWERS = 100  # of which one that differs is a per cent
+MADE_UP = (
+    "Profit rose .",
+    "Orders at Marlow Shipping may edge up if demand holds in Oslo , its chief said on Monday .",
+    "The company cut its outlook for the second time this year , and the shares fell 12 % .",
+    "Nothing changed .",
+    "Analysts expect weaker margins , although cash flow improved and debt is lower than a year ago .",
+)
 
 
 def check_packages() -> None:
