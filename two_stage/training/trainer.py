@@ -112,18 +112,7 @@ class ExactTrainer(ResumableTrainer):
         scores: dict[str, float] = {}
         counts_tokens = self.args.include_num_input_tokens_seen == "non_padding"
         if checkpoint and self.is_trained(checkpoint):
-            self._load_from_checkpoint(checkpoint)
-            if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
-                self._load_best_model()
-            is_last = not self.args.load_best_model_at_end  # whose scores are the last in the log
-            of_last = self.state.log_history[-1:]  # none of a run that was cut off before its first log
-            if is_last and self.eval_dataset is not None and any("eval_loss" in entry for entry in of_last):
-                self.state.log_history.pop()
-                self.evaluate()  # whose rows' results are not in the log
-            if losses := ResumeState.of(checkpoint).get("losses"):
-                self._total_loss_scalar = sum(losses[:2])
-                scores = {"train_loss": math.nan}
-                self.log(scores)  # which puts it right
+            scores = self.take_up_trained(checkpoint)
         elif self.train_dataset is not None:
             self.resumed = ResumeState.of(checkpoint) if checkpoint else {}
             self.args.eval_on_start &= not checkpoint
@@ -148,6 +137,23 @@ class ExactTrainer(ResumableTrainer):
             # of a folder that is not trained here it is not known which loss it was
             unknown = {"eval_loss"} if self.train_dataset is None else set()
             scores |= {name: evaluated[name] for name in evaluated if name.startswith("eval_") and name not in unknown}
+        return scores
+
+    def take_up_trained(self, checkpoint: str) -> dict[str, float]:
+        """Take up the model of a run that is trained to its end, and its train_loss; score it if that run did."""
+        self._load_from_checkpoint(checkpoint)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best_model()
+        is_last = not self.args.load_best_model_at_end  # whose scores are the last in the log
+        of_last = self.state.log_history[-1:]  # none of a run that was cut off before its first log
+        if is_last and self.eval_dataset is not None and any("eval_loss" in entry for entry in of_last):
+            self.state.log_history.pop()
+            self.evaluate()  # whose rows' results are not in the log
+        if not (losses := ResumeState.of(checkpoint).get("losses")):
+            return {}
+        self._total_loss_scalar = sum(losses[:2])
+        scores = {"train_loss": math.nan}
+        self.log(scores)  # which puts it right
         return scores
 
     def count_items(self, batch: dict[str, Tensor]) -> Tensor:
