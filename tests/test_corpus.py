@@ -439,7 +439,7 @@ def test_a_full_cache_is_told_in_one_line(
 
     with monkeypatch.context() as patch:
         patch.setattr(corpus, "_token_tables", full)
-        with pytest.raises(Failure, match=r"datasets: could not be written: No space left .* HF_HOME names another"):
+        with pytest.raises(Failure, match=r": could not be written: No space left .* HF_DATASETS_CACHE names another"):
             load_corpus(source(path), tokenizer, workers=workers, shard_bytes=200)
     assert len(load_corpus(source(path), tokenizer, workers=workers, shard_bytes=200)[0]) == 50
 

@@ -356,7 +356,7 @@ def load_corpus(
 @contextmanager
 def _told_if_cache_is_full() -> Iterator[None]:
     """Tell in one line that the cache of `datasets` could not be written, which that wraps in an error of its own."""
-    with told_if_unwritten(Path(config.HF_DATASETS_CACHE), "HF_HOME names another place for it"):
+    with told_if_unwritten(Path(config.HF_DATASETS_CACHE), "HF_DATASETS_CACHE names another place for it"):
         try:
             yield
         except DatasetGenerationError as error:
